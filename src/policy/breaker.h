@@ -1,0 +1,74 @@
+/*
+ * breaker.h
+ *	  The circuit breaker: a plain struct that lives in shared memory (the
+ *	  caller holds the lock), and functions that take the time as an argument.
+ *
+ *	  closed --failures in a row, or OPEN_NOW--> open
+ *	  open   --open time over--> half open (one probe at a time)
+ *	  half open --ANSWERED--> closed        half open --else--> open, longer
+ */
+#ifndef SETTLEMENT_POLICY_BREAKER_H
+#define SETTLEMENT_POLICY_BREAKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy/outcome.h"
+
+typedef enum BreakerState
+{
+	BREAKER_CLOSED = 0,
+	BREAKER_OPEN,
+	BREAKER_HALF_OPEN
+} BreakerState;
+
+typedef struct BreakerPolicy
+{
+	int			failures;		/* SIGNAL_FAILED in a row that open it */
+	int			suspects;		/* SIGNAL_SUSPECT of different trades in a row */
+	int64_t		initial_open_ms;
+	int64_t		max_open_ms;	/* open time doubles up to this */
+	int64_t		probe_timeout_ms;	/* a probe that never reports is given up */
+} BreakerPolicy;
+
+typedef struct Breaker
+{
+	BreakerState state;
+	bool		manual;			/* opened by an operator: stays until closed */
+	int			failures_in_row;
+	int			suspects_in_row;
+	uint64_t	last_suspect;	/* hash of the trade that drew the last one */
+	int64_t		open_ms;		/* present open time */
+	int64_t		open_until_us;
+	int64_t		probe_since_us; /* 0: no probe under way */
+	uint64_t	times_opened;
+	int64_t		changed_at_us;	/* last change of state */
+} Breaker;
+
+extern void breaker_init(Breaker *b, int64_t now_us);
+
+/*
+ * How many of `want` requests may be claimed now: `want` when closed, 0 when
+ * open, 1 (and *probe true) when a probe is due; the caller must then send it
+ * and report with is_probe, or call breaker_abandon_probe.  The open time is
+ * spread by `random` in [0,1) so that databases do not probe in step.
+ */
+extern int	breaker_allow(Breaker *b, const BreakerPolicy *p, int want,
+						  int64_t now_us, bool *probe);
+extern void breaker_abandon_probe(Breaker *b);
+
+/* Report one finished attempt.  trade_hash tells different trades apart. */
+extern void breaker_report(Breaker *b, const BreakerPolicy *p,
+						   BreakerSignal signal, uint64_t trade_hash,
+						   bool is_probe, double random, int64_t now_us);
+
+/* By hand. */
+extern void breaker_force_open(Breaker *b, int64_t now_us);
+extern void breaker_force_close(Breaker *b, int64_t now_us);
+
+/* ms until breaker_allow may say yes; 0 now; -1 only by hand. */
+extern int64_t breaker_wait_ms(const Breaker *b, const BreakerPolicy *p, int64_t now_us);
+
+extern const char *breaker_state_name(BreakerState state);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * limiter.h
+ *	  How fast the wallet may be asked: a token bucket, and a hold that 429 and
+ *	  Retry-After put on the wallet as a whole.  A plain struct in shared memory
+ *	  (the caller holds the lock); the time is an argument.
+ */
+#ifndef SETTLEMENT_POLICY_LIMITER_H
+#define SETTLEMENT_POLICY_LIMITER_H
+
+#include <stdint.h>
+
+typedef struct Limiter
+{
+	double		tokens;
+	int64_t		filled_at_us;
+	int64_t		hold_until_us;
+	int64_t		hold_ms;		/* present length of a hold; grows, then resets */
+} Limiter;
+
+extern void limiter_init(Limiter *l, int64_t now_us);
+
+/*
+ * How many of `want` requests may start now, at `rate` per second (0 = no
+ * limit; burst = max(1, rate / 10)).  Takes the tokens.
+ */
+extern int	limiter_take(Limiter *l, double rate, int want, int64_t now_us);
+
+/* Give back tokens that were taken and not used. */
+extern void limiter_return(Limiter *l, int unused);
+
+/*
+ * The wallet said "slow down": nothing starts before Retry-After (>= 0, clamped
+ * to RETRY_AFTER_MAX_MS), or, without one, for a hold that doubles from 100 ms
+ * to 5 s while it goes on.  limiter_relax is called for each good answer.
+ */
+extern void limiter_slow_down(Limiter *l, int64_t retry_after_ms, int64_t now_us);
+extern void limiter_relax(Limiter *l, int64_t now_us);
+
+/* ms until limiter_take may give one. */
+extern int64_t limiter_wait_ms(const Limiter *l, double rate, int64_t now_us);
+
+#endif
