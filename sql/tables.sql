@@ -1,0 +1,287 @@
+-- tables.sql: where a trade is between its INSERT and its end.
+--
+-- A trade is in exactly one of queue, deferred, dlq, or in none of them once its
+-- row says SETTLED; unapplied holds outcomes that wait to be written to the
+-- trade row.  The columns from enqueued_at to fingerprint are the facts of a
+-- trade; they are the same in queue, deferred and dlq, and travel together.
+-- src/queue/facts.h lists them for C.
+
+CREATE SEQUENCE settlement.attached_id_seq AS integer;
+
+CREATE TABLE settlement.attached (
+    attached_id  integer PRIMARY KEY DEFAULT nextval('settlement.attached_id_seq'),
+    relid        regclass NOT NULL UNIQUE,
+    source       text NOT NULL UNIQUE CHECK (source <> ''),
+    columns      jsonb NOT NULL,
+    key_columns  name[] NOT NULL,
+    attached_at  timestamptz NOT NULL DEFAULT now(),
+    attached_by  name NOT NULL DEFAULT current_user
+) USING heap;
+COMMENT ON TABLE settlement.attached IS 'Trade tables whose new rows are settled.';
+COMMENT ON COLUMN settlement.attached.source IS 'Part of each idempotency key: nodes and re-created tables that hold the same trades must agree on it.';
+COMMENT ON COLUMN settlement.attached.columns IS 'Role of a column (trade_id, price, status, ...) to its name in the trade table.';
+COMMENT ON COLUMN settlement.attached.key_columns IS 'Primary key of the trade table, in key order.';
+
+-- One id per queue row.  An id is drawn only by a transaction that owns an xid
+-- already, and never from a cache (CACHE 1): the claim relies on both.
+CREATE SEQUENCE settlement.queue_id_seq CACHE 1;
+
+CREATE FUNCTION settlement.next_queue_id() RETURNS bigint
+    AS 'MODULE_PATHNAME', 'settlement_next_queue_id'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement.next_queue_id() IS 'The id of a new queue row; assigns the transaction its xid first and announces the row to the workers at commit.';
+
+CREATE TABLE settlement.queue (
+    id              bigint PRIMARY KEY DEFAULT settlement.next_queue_id(),
+    enqueued_at     timestamptz NOT NULL DEFAULT now(),
+    attached_id     integer NOT NULL,
+    leaf            regclass NOT NULL,
+    attempts        integer NOT NULL DEFAULT 0,
+    generation      smallint NOT NULL DEFAULT 0,
+    charged         smallint NOT NULL DEFAULT 0,
+    crashes         smallint NOT NULL DEFAULT 0,
+    format          smallint NOT NULL DEFAULT 0,
+    maybe_executed  boolean NOT NULL DEFAULT false,
+    lookup_first    boolean NOT NULL DEFAULT false,
+    trade_tid       tid,
+    trade_id        text NOT NULL,
+    row_key         text[],
+    symbol          text NOT NULL,
+    buyer_id        text NOT NULL,
+    seller_id       text NOT NULL,
+    buyer_order_id  text NOT NULL,
+    seller_order_id text NOT NULL,
+    price           numeric NOT NULL,
+    quantity        numeric NOT NULL,
+    quote_amount    numeric NOT NULL,
+    buyer_fee       numeric NOT NULL,
+    seller_fee      numeric NOT NULL,
+    trace_id        text,
+    first_sent_at   timestamptz,
+    pending_ms      bigint,
+    fingerprint     bytea
+) USING heap WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
+COMMENT ON TABLE settlement.queue IS 'Trades that are ready or in flight.  A row is written once and deleted once, never updated.';
+COMMENT ON COLUMN settlement.queue.leaf IS 'The table or partition that held the trade row when it was enqueued.';
+COMMENT ON COLUMN settlement.queue.attempts IS 'Requests sent for this trade, of all generations.';
+COMMENT ON COLUMN settlement.queue.generation IS 'Part of the idempotency key; raised only by a redrive after a final rejection.';
+COMMENT ON COLUMN settlement.queue.charged IS 'Attempts that count towards settlement.max_attempts.';
+COMMENT ON COLUMN settlement.queue.crashes IS 'How often a worker crashed while it handled the bytes of this trade.';
+COMMENT ON COLUMN settlement.queue.format IS 'Version of the request format this key was first sent with; 0 = not sent yet.';
+COMMENT ON COLUMN settlement.queue.maybe_executed IS 'An attempt of this key may have moved money.';
+COMMENT ON COLUMN settlement.queue.lookup_first IS 'Ask the wallet what it knows of the key before sending.';
+COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it was enqueued: a hint, checked against its key.';
+COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
+COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
+COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.';
+COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
+COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
+
+-- Which worker has which trades in flight: one row per turn of a worker.
+CREATE TABLE settlement.claims (
+    boot        bigint NOT NULL,
+    token       bigint NOT NULL,
+    slot        integer NOT NULL,
+    claimed_at  timestamptz NOT NULL,
+    ids         bigint[] NOT NULL,
+    PRIMARY KEY (boot, token)
+) USING heap WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
+COMMENT ON TABLE settlement.claims IS 'Queue rows that a worker has claimed, committed before their requests are sent.';
+COMMENT ON COLUMN settlement.claims.boot IS 'Random number of the server start that the claim belongs to.';
+
+CREATE SEQUENCE settlement.deferred_id_seq;
+
+CREATE TABLE settlement.deferred (
+    id              bigint PRIMARY KEY DEFAULT nextval('settlement.deferred_id_seq'),
+    retry_at        timestamptz NOT NULL,
+    reason          text NOT NULL CHECK (reason IN ('retry', 'pending', 'recovered', 'paused', 'needs_lookup')),
+    chargeable      boolean NOT NULL DEFAULT false,
+    last_sent_at    timestamptz,
+    last_class      text,
+    last_code       text,
+    last_status     integer,
+    last_message    text,
+    enqueued_at     timestamptz NOT NULL,
+    attached_id     integer NOT NULL,
+    leaf            regclass NOT NULL,
+    attempts        integer NOT NULL DEFAULT 0,
+    generation      smallint NOT NULL DEFAULT 0,
+    charged         smallint NOT NULL DEFAULT 0,
+    crashes         smallint NOT NULL DEFAULT 0,
+    format          smallint NOT NULL DEFAULT 0,
+    maybe_executed  boolean NOT NULL DEFAULT false,
+    lookup_first    boolean NOT NULL DEFAULT false,
+    trade_tid       tid,
+    trade_id        text NOT NULL,
+    row_key         text[],
+    symbol          text NOT NULL,
+    buyer_id        text NOT NULL,
+    seller_id       text NOT NULL,
+    buyer_order_id  text NOT NULL,
+    seller_order_id text NOT NULL,
+    price           numeric NOT NULL,
+    quantity        numeric NOT NULL,
+    quote_amount    numeric NOT NULL,
+    buyer_fee       numeric NOT NULL,
+    seller_fee      numeric NOT NULL,
+    trace_id        text,
+    first_sent_at   timestamptz,
+    pending_ms      bigint,
+    fingerprint     bytea
+) USING heap WITH (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
+CREATE INDEX deferred_retry_at_idx ON settlement.deferred (retry_at);
+CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
+CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol) WHERE reason = 'paused';
+COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
+COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';
+
+CREATE SEQUENCE settlement.dlq_id_seq;
+
+CREATE TABLE settlement.dlq (
+    id              bigint PRIMARY KEY DEFAULT nextval('settlement.dlq_id_seq'),
+    status          text NOT NULL CHECK (status IN ('FAILED', 'UNKNOWN')),
+    class           text NOT NULL,
+    code            text,
+    http_status     integer,
+    message         text,
+    died_at         timestamptz NOT NULL DEFAULT now(),
+    final_rejection boolean NOT NULL DEFAULT false,
+    enqueued_at     timestamptz NOT NULL,
+    attached_id     integer NOT NULL,
+    leaf            regclass NOT NULL,
+    attempts        integer NOT NULL DEFAULT 0,
+    generation      smallint NOT NULL DEFAULT 0,
+    charged         smallint NOT NULL DEFAULT 0,
+    crashes         smallint NOT NULL DEFAULT 0,
+    format          smallint NOT NULL DEFAULT 0,
+    maybe_executed  boolean NOT NULL DEFAULT false,
+    lookup_first    boolean NOT NULL DEFAULT false,
+    trade_tid       tid,
+    trade_id        text,
+    row_key         text[],
+    symbol          text,
+    buyer_id        text,
+    seller_id       text,
+    buyer_order_id  text,
+    seller_order_id text,
+    price           numeric,
+    quantity        numeric,
+    quote_amount    numeric,
+    buyer_fee       numeric,
+    seller_fee      numeric,
+    trace_id        text,
+    first_sent_at   timestamptz,
+    pending_ms      bigint,
+    fingerprint     bytea
+) USING heap;
+CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
+CREATE INDEX dlq_died_at_idx ON settlement.dlq (died_at);
+COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
+COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
+COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
+
+CREATE SEQUENCE settlement.unapplied_id_seq;
+
+CREATE TABLE settlement.unapplied (
+    id              bigint PRIMARY KEY DEFAULT nextval('settlement.unapplied_id_seq'),
+    next_apply_at   timestamptz NOT NULL DEFAULT now(),
+    failures        integer NOT NULL DEFAULT 0,
+    last_failure    text,
+    last_failed_at  timestamptz,
+    recorded_at     timestamptz NOT NULL DEFAULT now(),
+    attached_id     integer NOT NULL,
+    leaf            regclass NOT NULL,
+    trade_tid       tid,
+    trade_id        text,
+    row_key         text[],
+    status          text NOT NULL CHECK (status IN ('PENDING', 'SETTLED', 'FAILED', 'UNKNOWN', 'REVERSED')),
+    settlement_id   text,
+    settled_at      timestamptz,
+    attempts        integer NOT NULL DEFAULT 0,
+    error           text
+) USING heap WITH (autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
+CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
+CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
+COMMENT ON TABLE settlement.unapplied IS 'Outcomes that are known and recorded, but not yet written to the trade row.';
+
+CREATE TABLE settlement.attempts (
+    at           timestamptz NOT NULL,
+    attached_id  integer NOT NULL,
+    trade_id     text NOT NULL,
+    generation   smallint NOT NULL,
+    attempt      integer NOT NULL,
+    verb         text NOT NULL,
+    outcome      text NOT NULL,
+    class        text,
+    phase        text NOT NULL,
+    http_status  integer,
+    code         text,
+    message      text,
+    duration     interval NOT NULL,
+    slot         integer NOT NULL
+) USING heap WITH (vacuum_truncate = false);
+CREATE INDEX attempts_trade_id_idx ON settlement.attempts (trade_id, at);
+CREATE INDEX attempts_at_idx ON settlement.attempts USING brin (at);
+COMMENT ON TABLE settlement.attempts IS 'Requests to the wallet: failed ones always, successful ones with settlement.attempt_history = all.';
+COMMENT ON COLUMN settlement.attempts.phase IS 'How far it came: prepared, connecting, sent, replying, replied.';
+
+CREATE TABLE settlement.pauses (
+    symbol  text PRIMARY KEY,
+    reason  text NOT NULL,
+    until   timestamptz,
+    by      name NOT NULL DEFAULT session_user,
+    at      timestamptz NOT NULL DEFAULT now()
+) USING heap;
+COMMENT ON TABLE settlement.pauses IS 'What is paused; the symbol * stands for everything.';
+
+CREATE SEQUENCE settlement.audit_log_id_seq;
+
+CREATE TABLE settlement.audit_log (
+    id        bigint PRIMARY KEY DEFAULT nextval('settlement.audit_log_id_seq'),
+    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    role      name NOT NULL DEFAULT session_user,
+    act       text NOT NULL,
+    attached_id integer,
+    trade_id  text,
+    details   jsonb NOT NULL DEFAULT '{}',
+    count     bigint,
+    reason    text
+) USING heap;
+CREATE INDEX audit_log_trade_id_idx ON settlement.audit_log (trade_id) WHERE trade_id IS NOT NULL;
+COMMENT ON TABLE settlement.audit_log IS 'Every act of an operator.';
+
+CREATE TABLE settlement.identity (
+    singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    system_identifier bigint NOT NULL,
+    database_oid      oid NOT NULL,
+    place             text NOT NULL,
+    epoch             bigint NOT NULL DEFAULT 1,
+    adopted_at        timestamptz NOT NULL DEFAULT now(),
+    adopted_by        name NOT NULL DEFAULT session_user,
+    reason            text NOT NULL
+) USING heap;
+COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
+COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.';
+
+CREATE TABLE settlement.discrepancies (
+    at           timestamptz NOT NULL DEFAULT now(),
+    attached_id  integer NOT NULL,
+    trade_id     text NOT NULL,
+    kind         text NOT NULL,
+    details      jsonb NOT NULL DEFAULT '{}'
+) USING heap;
+COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
+
+SELECT pg_extension_config_dump('settlement.' || name, '')
+FROM unnest('{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
+    dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
+    identity,discrepancies}'::text[]) AS name;

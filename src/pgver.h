@@ -1,0 +1,19 @@
+/*
+ * pgver.h
+ *	  Differences between PostgreSQL 13 and 18, and nothing else.
+ */
+#ifndef SETTLEMENT_PGVER_H
+#define SETTLEMENT_PGVER_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 130000
+#error "settlement needs PostgreSQL 13 or later"
+#endif
+
+/* shmem_request_hook: 15+; before, space is requested from _PG_init. */
+#if PG_VERSION_NUM >= 150000
+#define HAVE_SHMEM_REQUEST_HOOK 1
+#endif
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * announce.h
+ *	  Ids of new queue rows, and telling the workers of them at commit.
+ */
+#ifndef SETTLEMENT_QUEUE_ANNOUNCE_H
+#define SETTLEMENT_QUEUE_ANNOUNCE_H
+
+/*
+ * Draw the id of a new queue row.  Assigns the top transaction its xid first
+ * (the claim's safe mark relies on that order), notes the id so that the
+ * commit callback can announce it, and counts it in this transaction's share of
+ * the queue depth.  queue_id_seq is the sequence's OID.
+ */
+extern int64 announce_next_id(Oid queue_id_seq);
+
+/* This transaction wrote unapplied or deferred rows: workers should look. */
+extern void announce_other_work(void);
+
+/* This transaction changed pauses: raise pauses_version at commit. */
+extern void announce_pauses(void);
+
+/*
+ * Rows in queue as this transaction sees them: committed ones plus its own.
+ * Counts the table once after a server start.  -1 when not preloaded.
+ */
+extern int64 announce_queue_depth(Oid queue);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * apply.h
+ *	  Write outcomes to trade rows: as the leaf's owner in a security-restricted
+ *	  context, below row level security, with triggers and constraints fired,
+ *	  never waiting for a user's lock.
+ */
+#ifndef SETTLEMENT_QUEUE_APPLY_H
+#define SETTLEMENT_QUEUE_APPLY_H
+
+#include "storage/itemptr.h"
+#include "utils/timestamp.h"
+
+typedef enum ApplyResult
+{
+	APPLY_DONE = 0,
+	APPLY_LOCKED,				/* row or relation is locked by somebody */
+	APPLY_GONE,					/* no such row any more */
+	APPLY_REFUSED,				/* a BEFORE trigger suppressed the update */
+	APPLY_ERROR					/* apply_batch raised; see apply_one */
+} ApplyResult;
+
+/* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
+typedef struct ApplyRow
+{
+	int			attached_id;
+	Oid			leaf;
+	ItemPointerData tid;		/* hint; invalid = none */
+	const char *trade_id;		/* NULL only for invalid trades */
+	int			n_keys;			/* 0: the key is the trade id alone */
+	const char *const *row_key;	/* n_keys texts */
+	const char *status;
+	const char *settlement_id;	/* NULL: leave the column as it is */
+	TimestampTz settled_at;		/* 0: leave */
+	int			attempts;
+	const char *error;			/* NULL: set to NULL */
+	ApplyResult result;			/* out */
+} ApplyRow;
+
+/*
+ * Write all rows in the present transaction (and command), in key order per
+ * leaf.  Rows that are locked, gone or refused are marked and skipped; an error
+ * raised by user code propagates, so call it inside a subtransaction.  A row
+ * that is not on its leaf any more is looked for through the attached root.
+ * A row that says SETTLED already keeps it unless status is REVERSED.
+ * Deferred constraints of the trade table are checked here: the caller has
+ * called apply_begin_transaction in this transaction.
+ */
+extern void apply_batch(ApplyRow *rows, int n);
+
+/* Once per transaction, before apply_batch: SET CONSTRAINTS ALL IMMEDIATE. */
+extern void apply_begin_transaction(void);
+
+/*
+ * apply_batch in a subtransaction, with settlement.apply_timeout.  False when
+ * user code raised (or the timeout struck): nothing of the batch is written,
+ * *error is its message (palloc'ed in the caller's context).
+ */
+extern bool apply_batch_safely(ApplyRow *rows, int n, char **error);
+
+#endif

@@ -1,0 +1,236 @@
+/*
+ * shmem.h
+ *	  What all processes of the cluster share.  Exists only when the library is
+ *	  in shared_preload_libraries; settlement_shared is NULL otherwise.
+ *
+ * Locks, from the outside in (never the other way round):
+ *	  1. settlement_shared->lock (LWLock): the tables of databases and worker
+ *		 slots: which are in use, by whom, wanted counts, holds.
+ *	  2. DbState.policy_lock (LWLock): breaker, limiter.
+ *	  3. DbState.hint_mutex (spinlock): where to look for claimable rows.
+ *	  4. WorkerSlot.mutex (spinlock): the trades that a worker has in flight.
+ * No SQL, no I/O, no palloc under any of them.  Everything else is atomic.
+ */
+#ifndef SETTLEMENT_SHARED_SHMEM_H
+#define SETTLEMENT_SHARED_SHMEM_H
+
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "policy/breaker.h"
+#include "policy/histogram.h"
+#include "policy/limiter.h"
+
+#define MAX_DATABASES		64
+#define MAX_CONCURRENCY		4096	/* trades in flight per worker */
+#define MAX_LATE_RANGES		256
+#define MAX_SCAN_MARKS		64
+#define SETTLEMENT_VERSION	"0.1"	/* must equal the SQL objects' version */
+
+/* A range of queue ids, both ends included. */
+typedef struct IdRange
+{
+	int64		lo;
+	int64		hi;
+} IdRange;
+
+/*
+ * Ids in (previous mark's id_hi, id_hi] are decided (each committed or gone)
+ * once a new snapshot's xmin has reached `xid`.  See queue/frontier.c.
+ */
+typedef struct ScanMark
+{
+	int64		id_hi;
+	uint64		xid;			/* full transaction id */
+	int64		claimed;		/* ids of the stretch that were handed out */
+} ScanMark;
+
+/* Why a database's workers send nothing, if they do not. */
+typedef enum SendState
+{
+	SEND_OK = 0,
+	SEND_STARTING,				/* no worker has looked yet */
+	SEND_DISABLED,				/* settlement.enabled = off */
+	SEND_NO_URL,
+	SEND_BAD_CONFIG,			/* a setting of the wallet cannot be used */
+	SEND_VERSION,				/* library and SQL objects differ */
+	SEND_FENCED,				/* identity missing or of another place */
+	SEND_STALE_EPOCH,			/* the wallet refused our epoch */
+	SEND_STANDBY
+} SendState;
+
+/* Counters of a database since the server start. */
+typedef enum Counter
+{
+	COUNT_SUBMITTED = 0,		/* committed enqueues */
+	COUNT_PROCESSED,			/* trades that reached an end */
+	COUNT_SETTLED,
+	COUNT_FAILED,				/* dead-lettered by a worker */
+	COUNT_REJECTED,				/* ... of them by the wallet's final no */
+	COUNT_REQUESTS,				/* requests sent */
+	COUNT_REQUEST_FAILURES,		/* ... that did not settle */
+	COUNT_RETRIES,				/* moves to deferred for another attempt */
+	COUNT_LOOKUPS,
+	COUNT_RECOVERED,			/* trades taken over from a worker that died */
+	COUNT_LATE_SETTLED,			/* evidence of settlement for a lost claim */
+	COUNT_TURNS,				/* transactions of workers */
+	COUNT_TURN_ABORTS,
+	COUNT_APPLY_FAILURES,
+	COUNT_SWEEPS,				/* scans behind the frontier */
+	COUNT_DUPLICATES,			/* queue rows dropped as enqueued twice */
+	N_COUNTERS
+} Counter;
+
+typedef enum Duration
+{
+	DURATION_QUEUE_WAIT = 0,	/* enqueue to claim */
+	DURATION_REQUEST,			/* submit to reply */
+	DURATION_SETTLE,			/* enqueue to settled */
+	DURATION_TURN,				/* begin to end of commit */
+	N_DURATIONS
+} Duration;
+
+typedef struct DbState
+{
+	/* settlement_shared->lock */
+	Oid			database;		/* InvalidOid: free */
+	bool		has_extension;	/* the last probe found it */
+	int			wanted;			/* workers it should have */
+	int			holds;			/* DDL under way that needs it without workers */
+	TimestampTz probed_at;
+	bool		probe_requested;
+
+	/* policy_lock */
+	LWLock	   *policy_lock;
+	Breaker		breaker;
+	Limiter		limiter;
+
+	/* hint_mutex */
+	slock_t		hint_mutex;
+	int			claimer;		/* slot that scans now; -1 none */
+	uint64		claimer_ticket; /* counts hand-overs of that right */
+	int64		frontier;		/* rows up to here were looked at once */
+	int			n_late;
+	IdRange		late[MAX_LATE_RANGES];	/* committed behind the frontier, or
+										 * returned */
+	bool		sweep_all;		/* late[] overflowed, or rescan() */
+	int			n_marks;
+	ScanMark	marks[MAX_SCAN_MARKS];
+
+	/* atomics */
+	pg_atomic_uint64 scan_bound;	/* ids up to here must be announced one by
+									 * one; PG_INT64_MAX during a scan */
+	pg_atomic_uint64 announced; /* commits that enqueued */
+	pg_atomic_uint64 depth;		/* rows in queue; int64, see depth_known */
+	pg_atomic_uint32 depth_known;
+	pg_atomic_uint32 recovered; /* claims of earlier boots are turned */
+	pg_atomic_uint32 send_state;	/* SendState */
+	pg_atomic_uint32 pause_all; /* a pause of everything is in force */
+	pg_atomic_uint64 pauses_version;	/* raised at commit of each change */
+	pg_atomic_uint64 last_definite_at;	/* TimestampTz of the last definite
+										 * answer for any key */
+	pg_atomic_uint64 epoch;
+	pg_atomic_uint64 next_due;	/* TimestampTz of the earliest deferred row; 0
+								 * = unknown, look */
+	pg_atomic_uint64 next_apply;	/* the same for unapplied */
+	pg_atomic_uint64 counter[N_COUNTERS];
+	Histogram	duration[N_DURATIONS];
+} DbState;
+
+typedef enum SlotState
+{
+	SLOT_FREE = 0,
+	SLOT_STARTING,				/* registered by the launcher, not attached yet */
+	SLOT_RUNNING,
+	SLOT_ORPHANED				/* its process is gone; its claims are not */
+} SlotState;
+
+typedef struct Flight
+{
+	int64		queue_id;
+	TimestampTz since;			/* claimed */
+	uint8		phase;			/* AttemptPhase; PHASE_REPLIED = not recorded yet */
+} Flight;
+
+typedef struct WorkerSlot
+{
+	/* settlement_shared->lock */
+	SlotState	state;
+	uint32		generation;		/* raised each time the slot changes hands */
+	int			db;				/* index into databases; -1 none */
+	pid_t		pid;
+	PGPROC	   *proc;
+	TimestampTz started_at;
+	bool		stop_requested; /* the launcher wants it to leave */
+
+	/* atomics */
+	pg_atomic_uint32 idle;		/* waiting, with free slots: may be woken */
+	pg_atomic_uint64 heartbeat; /* TimestampTz */
+	pg_atomic_uint64 pauses_seen;	/* pauses_version acted upon */
+	pg_atomic_uint64 settled;
+	pg_atomic_uint64 failed;
+
+	/* mutex */
+	slock_t		mutex;
+	int			n_flights;
+	Flight		flights[MAX_CONCURRENCY];
+} WorkerSlot;
+
+typedef struct SettlementShared
+{
+	LWLock	   *lock;
+	uint64		boot;			/* random, of this start of shared memory */
+	bool		started_as_standby; /* this postmaster saw recovery of a standby */
+	pid_t		launcher_pid;
+	PGPROC	   *launcher_proc;
+	pg_atomic_uint64 next_token;	/* claims */
+	pg_atomic_uint32 launcher_work; /* something for the launcher to look at */
+	DbState		databases[MAX_DATABASES];
+	int			n_slots;
+	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];	/* settlement.max_workers */
+} SettlementShared;
+
+extern SettlementShared *settlement_shared;
+
+/* Install the request and startup hooks; from _PG_init under preload only. */
+extern void shmem_install_hooks(void);
+
+/*
+ * The state of a database, or NULL when it has none (not preloaded, table
+ * full).  With create, a free entry is taken.  Takes settlement_shared->lock.
+ */
+extern DbState *shmem_database(Oid database, bool create);
+
+/* The state of MyDatabaseId, remembered per backend; NULL when not preloaded. */
+extern DbState *shmem_my_database(void);
+
+static inline int
+shmem_db_index(const DbState *db)
+{
+	return (int) (db - settlement_shared->databases);
+}
+
+static inline void
+shmem_count(DbState *db, Counter which, int64 n)
+{
+	if (db != NULL)
+		pg_atomic_fetch_add_u64(&db->counter[which], n);
+}
+
+/*
+ * Wake one idle worker of a database (all: every worker).  Only atomics and
+ * SetLatch: safe in a commit callback, where an error would be a PANIC.
+ */
+extern void shmem_wake_worker(DbState *db);
+extern void shmem_wake_all_workers(DbState *db);
+
+/* Wake the launcher; as safe as the above. */
+extern void shmem_wake_launcher(void);
+
+extern const char *send_state_name(SendState state);
+
+#endif
