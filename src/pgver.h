@@ -16,4 +16,13 @@
 #define HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
+/* index_beginscan: 18 added instrumentation. */
+#if PG_VERSION_NUM >= 180000
+#define index_beginscan_compat(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define index_beginscan_compat(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
 #endif

@@ -147,7 +147,12 @@ take_database(DbState *db, Oid database)
 	db->frontier = 0;
 	db->n_late = 0;
 	db->sweep_all = false;
+	db->sweep_next = 1;
+	db->sweep_end = 0;
+	db->safe = 0;
 	db->n_marks = 0;
+	db->open_claimed = 0;
+	db->marked_at = 0;
 	pg_atomic_write_u64(&db->scan_bound, 0);
 	pg_atomic_write_u64(&db->depth, 0);
 	pg_atomic_write_u32(&db->depth_known, 0);

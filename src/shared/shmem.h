@@ -118,8 +118,13 @@ typedef struct DbState
 	IdRange		late[MAX_LATE_RANGES];	/* committed behind the frontier, or
 										 * returned */
 	bool		sweep_all;		/* late[] overflowed, or rescan() */
+	int64		sweep_next;		/* a sweep is under way when <= sweep_end */
+	int64		sweep_end;
+	int64		safe;			/* ids up to here are decided and looked at */
 	int			n_marks;
 	ScanMark	marks[MAX_SCAN_MARKS];
+	int64		open_claimed;	/* ids handed out behind the last mark */
+	TimestampTz marked_at;
 
 	/* atomics */
 	pg_atomic_uint64 scan_bound;	/* ids up to here must be announced one by

@@ -1,0 +1,554 @@
+/*
+ * frontier.c
+ *	  Finding unclaimed queue rows.
+ *
+ * One rule keeps claims disjoint, wherever an id was heard of: a row may be
+ * handed out by the worker that has the right to scan (DbState.claimer), if its
+ * id is not in any worker's flights, and if it is visible to a snapshot taken
+ * after those flights were read.  An id leaves the flights only after the
+ * transaction that removed its row has committed, so no snapshot taken later
+ * shows it.  Everything else here only says where to look:
+ *
+ * - Forward, from the frontier: ids above it were never handed out.
+ * - Late ranges: ids that became visible behind the frontier, because they were
+ *	 drawn early and committed late, or were given back by an aborted claim.  A
+ *	 committing backend reads scan_bound after it became visible and announces
+ *	 its ids up to there.  A scan raises scan_bound to infinity before it takes
+ *	 its snapshot and lowers it to the new frontier after: who reads the older
+ *	 bound was visible to that snapshot, everybody else announces.
+ * - Sweeps: what nobody announced (prepared transactions, an overflow).  A mark
+ *	 (id_hi, xid) is set each second; as every writer owns an xid before it
+ *	 draws an id, all ids up to id_hi are decided once a snapshot's xmin has
+ *	 reached xid.  The stretch is then read once more, unless all of its ids
+ *	 have been handed out.  After a start everything is behind mark zero.
+ *
+ * The hint_mutex spinlock guards the fields; no index is read under it.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "pgver.h"
+#include "queue/catalog.h"
+#include "queue/facts.h"
+#include "queue/frontier.h"
+
+#define MARK_INTERVAL_MS	1000
+#define SWEEP_WIDTH			20000	/* ids looked at per piece of a sweep */
+#define STALE_CLAIMER_MS	15000	/* a scan lasts microseconds */
+
+typedef struct Scan
+{
+	DbState    *db;
+	int			slot;
+	uint64		ticket;
+	RowVisitor	visit;
+	void	   *arg;
+	Relation	queue;
+	Relation	index;
+	TupleTableSlot *row;
+	Snapshot	snapshot;
+	int64	   *in_flight;		/* sorted */
+	int			n_in_flight;
+	bool		stopped;		/* the visitor had enough */
+	int			n_taken;
+	int			max_taken;
+	int64	   *taken;
+	int64		frontier;
+} Scan;
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* ------------------------------------------------------ the right to scan */
+
+static bool
+take_right(DbState *db, int slot, uint64 *ticket)
+{
+	bool		mine = false;
+	int			holder;
+
+	SpinLockAcquire(&db->hint_mutex);
+	holder = db->claimer;
+	if (holder < 0 || holder == slot)
+	{
+		db->claimer = slot;
+		*ticket = ++db->claimer_ticket;
+		mine = true;
+	}
+	SpinLockRelease(&db->hint_mutex);
+	if (mine)
+		return true;
+
+	/* A holder that does not beat is frozen or gone: its ticket expires. */
+	if (TimestampDifferenceExceeds(
+			(TimestampTz) pg_atomic_read_u64(&settlement_shared->slots[holder].heartbeat),
+			GetCurrentTimestamp(), STALE_CLAIMER_MS))
+	{
+		SpinLockAcquire(&db->hint_mutex);
+		if (db->claimer == holder)
+		{
+			db->claimer = slot;
+			*ticket = ++db->claimer_ticket;
+			/* it may have read rows that it will now never hand out */
+			db->sweep_all = true;
+			mine = true;
+		}
+		SpinLockRelease(&db->hint_mutex);
+	}
+	return mine;
+}
+
+/*
+ * After an error.  If it struck during the scan, the late ranges that the scan
+ * had taken off the list are forgotten: look everywhere.
+ */
+static void
+drop_right(DbState *db, int slot)
+{
+	SpinLockAcquire(&db->hint_mutex);
+	if (db->claimer == slot)
+	{
+		db->claimer = -1;
+		db->sweep_all = true;
+	}
+	SpinLockRelease(&db->hint_mutex);
+}
+
+/* --------------------------------------------------------------- flights */
+
+/* Ids in flight in any worker of this database, sorted. */
+static void
+read_flights(Scan *scan)
+{
+	int			index = shmem_db_index(scan->db);
+	int			n = 0;
+	int			room = 0;
+
+	/* only the holder of the right to scan, this worker, adds flights */
+	for (int i = 0; i < settlement_shared->n_slots; i++)
+		if (settlement_shared->slots[i].db == index)
+			room += settlement_shared->slots[i].n_flights;
+	scan->in_flight = palloc(sizeof(int64) * Max(room, 1));
+	for (int i = 0; i < settlement_shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &settlement_shared->slots[i];
+
+		if (slot->db != index)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		for (int f = 0; f < slot->n_flights && n < room; f++)
+			scan->in_flight[n++] = slot->flights[f].queue_id;
+		SpinLockRelease(&slot->mutex);
+	}
+	qsort(scan->in_flight, n, sizeof(int64), compare_ids);
+	scan->n_in_flight = n;
+}
+
+static bool
+is_in_flight(const Scan *scan, int64 id)
+{
+	return bsearch(&id, scan->in_flight, scan->n_in_flight, sizeof(int64),
+				   compare_ids) != NULL;
+}
+
+static void
+add_flights(int slot_index, const int64 *ids, int n)
+{
+	WorkerSlot *slot = &settlement_shared->slots[slot_index];
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&slot->mutex);
+	for (int i = 0; i < n; i++)
+	{
+		Flight	   *flight = &slot->flights[slot->n_flights];
+
+		Assert(slot->n_flights < MAX_CONCURRENCY);
+		flight->queue_id = ids[i];
+		flight->since = now;
+		flight->phase = PHASE_PREPARED;
+		slot->n_flights++;
+	}
+	SpinLockRelease(&slot->mutex);
+}
+
+void
+frontier_forget(int slot_index, const int64 *ids, int n)
+{
+	WorkerSlot *slot = &settlement_shared->slots[slot_index];
+	int64	   *sorted;
+	int			kept = 0;
+
+	if (n == 0)
+		return;
+	sorted = palloc(sizeof(int64) * n);
+	memcpy(sorted, ids, sizeof(int64) * n);
+	qsort(sorted, n, sizeof(int64), compare_ids);
+
+	SpinLockAcquire(&slot->mutex);
+	for (int f = 0; f < slot->n_flights; f++)
+		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
+					compare_ids) == NULL)
+			slot->flights[kept++] = slot->flights[f];
+	slot->n_flights = kept;
+	SpinLockRelease(&slot->mutex);
+	pfree(sorted);
+}
+
+void
+frontier_set_phase(int slot_index, int64 id, uint8 phase)
+{
+	WorkerSlot *slot = &settlement_shared->slots[slot_index];
+
+	SpinLockAcquire(&slot->mutex);
+	for (int f = 0; f < slot->n_flights; f++)
+		if (slot->flights[f].queue_id == id)
+		{
+			slot->flights[f].phase = phase;
+			break;
+		}
+	SpinLockRelease(&slot->mutex);
+}
+
+/* ---------------------------------------------------------- late ranges */
+
+/* Caller holds hint_mutex. */
+static void
+push_late(DbState *db, int64 lo, int64 hi)
+{
+	if (db->n_late > 0 && db->late[db->n_late - 1].hi + 1 == lo)
+		db->late[db->n_late - 1].hi = hi;
+	else if (db->n_late < MAX_LATE_RANGES)
+	{
+		db->late[db->n_late].lo = lo;
+		db->late[db->n_late].hi = hi;
+		db->n_late++;
+	}
+	else
+		db->sweep_all = true;
+}
+
+void
+frontier_announce_late(DbState *db, int64 lo, int64 hi)
+{
+	SpinLockAcquire(&db->hint_mutex);
+	push_late(db, lo, hi);
+	SpinLockRelease(&db->hint_mutex);
+}
+
+void
+frontier_rescan(DbState *db)
+{
+	SpinLockAcquire(&db->hint_mutex);
+	db->sweep_all = true;
+	SpinLockRelease(&db->hint_mutex);
+	pg_atomic_fetch_add_u64(&db->announced, 1);
+	shmem_wake_worker(db);
+}
+
+void
+frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
+{
+	drop_right(db, slot);
+	/* until here nobody else would have claimed them */
+	frontier_forget(slot, ids, n);
+	for (int i = 0; i < n; i++)
+		frontier_announce_late(db, ids[i], ids[i]);
+	/* the scan may have died between raising the bound and lowering it */
+	SpinLockAcquire(&db->hint_mutex);
+	if (db->claimer < 0)
+		pg_atomic_write_u64(&db->scan_bound, db->frontier);
+	SpinLockRelease(&db->hint_mutex);
+	pg_atomic_fetch_add_u64(&db->announced, 1);
+	shmem_wake_worker(db);
+}
+
+/* ----------------------------------------------------------------- marks */
+
+/* An id was handed out: which stretch does it belong to?  Under hint_mutex. */
+static void
+count_claimed(DbState *db, int64 id)
+{
+	if (id <= db->safe)
+		return;
+	for (int i = 0; i < db->n_marks; i++)
+		if (id <= db->marks[i].id_hi)
+		{
+			db->marks[i].claimed++;
+			return;
+		}
+	db->open_claimed++;
+}
+
+static int64
+last_mark(const DbState *db)
+{
+	return db->n_marks > 0 ? db->marks[db->n_marks - 1].id_hi : db->safe;
+}
+
+/*
+ * Close the stretch behind the last mark.  next_xid was read after the frontier
+ * was: every id up to there belongs to an older transaction.
+ */
+static void
+set_mark(DbState *db, FullTransactionId next_xid, TimestampTz now)
+{
+	ScanMark   *mark;
+
+	if (db->frontier <= last_mark(db) ||
+		!TimestampDifferenceExceeds(db->marked_at, now, MARK_INTERVAL_MS))
+		return;
+	if (db->n_marks == MAX_SCAN_MARKS)
+	{
+		/* one old transaction holds them all up: join the two oldest */
+		db->marks[1].claimed += db->marks[0].claimed;
+		memmove(&db->marks[0], &db->marks[1],
+				sizeof(ScanMark) * (MAX_SCAN_MARKS - 1));
+		db->n_marks--;
+	}
+	mark = &db->marks[db->n_marks++];
+	mark->id_hi = db->frontier;
+	mark->xid = U64FromFullTransactionId(next_xid);
+	mark->claimed = db->open_claimed;
+	db->open_claimed = 0;
+	db->marked_at = now;
+}
+
+/* Stretches that are decided: pass them, or sweep the first that has holes. */
+static void
+decide_marks(DbState *db, TransactionId xmin)
+{
+	while (db->n_marks > 0 && db->sweep_next > db->sweep_end)
+	{
+		ScanMark	mark = db->marks[0];
+
+		if (!TransactionIdFollowsOrEquals(xmin,
+										  XidFromFullTransactionId(FullTransactionIdFromU64(mark.xid))))
+			break;
+		if (mark.claimed < mark.id_hi - db->safe)
+		{
+			db->sweep_next = db->safe + 1;
+			db->sweep_end = mark.id_hi;
+		}
+		db->safe = mark.id_hi;
+		db->n_marks--;
+		memmove(&db->marks[0], &db->marks[1], sizeof(ScanMark) * db->n_marks);
+	}
+}
+
+/* ----------------------------------------------------------------- scans */
+
+/* Show rows with lo <= id <= hi.  Returns the last id looked at, or hi. */
+static int64
+scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
+{
+	ScanKeyData key[2];
+	IndexScanDesc desc;
+	int64		last = hi;
+
+	ScanKeyInit(&key[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(lo));
+	ScanKeyInit(&key[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(hi));
+	desc = index_beginscan_compat(scan->queue, scan->index, scan->snapshot, 2);
+	index_rescan(desc, key, 2, NULL, 0);
+	while (!scan->stopped &&
+		   index_getnext_slot(desc, ForwardScanDirection, scan->row))
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(slot_getattr(scan->row, Anum_queue_id, &isnull));
+
+		if (check_flights && is_in_flight(scan, id))
+			continue;
+		if (scan->n_taken >= scan->max_taken ||
+			scan->visit(scan->row, id, scan->arg) == ROW_STOP)
+		{
+			scan->stopped = true;
+			last = id - 1;
+			break;
+		}
+		scan->taken[scan->n_taken++] = id;
+		if (id > scan->frontier)
+			scan->frontier = id;
+	}
+	index_endscan(desc);
+	return last;
+}
+
+/* Late ranges were taken off the list before the snapshot: all are visible. */
+static void
+scan_late(Scan *scan, IdRange *late, int n)
+{
+	qsort(late, n, sizeof(IdRange), compare_ids);	/* by lo, the first field */
+	for (int i = 0; i < n; i++)
+	{
+		int64		last = late[i].lo - 1;
+
+		if (!scan->stopped)
+			last = scan_range(scan, late[i].lo, late[i].hi, true);
+		if (last < late[i].hi)
+			frontier_announce_late(scan->db, last + 1, late[i].hi);
+	}
+}
+
+/* One piece of the sweep under way, if any. */
+static void
+scan_sweep(Scan *scan)
+{
+	DbState    *db = scan->db;
+	int64		lo;
+	int64		hi;
+
+	SpinLockAcquire(&db->hint_mutex);
+	if (db->sweep_all)
+	{
+		db->sweep_all = false;
+		db->sweep_next = 0;
+		db->sweep_end = db->frontier;
+	}
+	decide_marks(db, scan->snapshot->xmin);
+	lo = db->sweep_next;
+	hi = Min(db->sweep_end, lo + SWEEP_WIDTH - 1);
+	SpinLockRelease(&db->hint_mutex);
+
+	if (lo > hi || scan->stopped)
+		return;
+	shmem_count(db, COUNT_SWEEPS, 1);
+	hi = scan_range(scan, lo, hi, true);
+	SpinLockAcquire(&db->hint_mutex);
+	db->sweep_next = hi + 1;
+	SpinLockRelease(&db->hint_mutex);
+}
+
+static int
+take_late(DbState *db, IdRange *late)
+{
+	int			n;
+
+	SpinLockAcquire(&db->hint_mutex);
+	n = db->n_late;
+	memcpy(late, db->late, sizeof(IdRange) * n);
+	db->n_late = 0;
+	SpinLockRelease(&db->hint_mutex);
+	return n;
+}
+
+/* Make the rows ours, move the frontier, let the next worker scan. */
+static void
+hand_out(Scan *scan)
+{
+	DbState    *db = scan->db;
+	FullTransactionId next_xid;
+	bool		lost;
+
+	add_flights(scan->slot, scan->taken, scan->n_taken);
+	next_xid = ReadNextFullTransactionId();
+
+	SpinLockAcquire(&db->hint_mutex);
+	lost = db->claimer != scan->slot || db->claimer_ticket != scan->ticket;
+	if (!lost)
+	{
+		/* the old frontier was passed before next_xid was read */
+		set_mark(db, next_xid, GetCurrentTransactionStartTimestamp());
+		db->frontier = scan->frontier;
+		for (int i = 0; i < scan->n_taken; i++)
+			count_claimed(db, scan->taken[i]);
+		pg_atomic_write_u64(&db->scan_bound, db->frontier);
+		db->claimer = -1;
+	}
+	SpinLockRelease(&db->hint_mutex);
+	if (lost)
+	{
+		frontier_forget(scan->slot, scan->taken, scan->n_taken);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this worker was too slow to claim and another took over")));
+	}
+}
+
+static void
+open_scan(Scan *scan)
+{
+	const SettlementCatalog *catalog = settlement_catalog(false);
+	WorkerSlot *slot = &settlement_shared->slots[scan->slot];
+
+	scan->queue = table_open(catalog->queue, AccessShareLock);
+	scan->index = index_open(catalog->queue_pkey, AccessShareLock);
+	scan->row = table_slot_create(scan->queue, NULL);
+	scan->max_taken = MAX_CONCURRENCY - slot->n_flights;
+	scan->taken = palloc(sizeof(int64) * Max(scan->max_taken, 1));
+}
+
+static void
+close_scan(Scan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->row);
+	index_close(scan->index, NoLock);
+	table_close(scan->queue, NoLock);
+	pfree(scan->taken);
+	pfree(scan->in_flight);
+}
+
+bool
+frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg, bool *busy)
+{
+	Scan		scan = {.db = db,.slot = slot,.visit = visit,.arg = arg};
+	IdRange		late[MAX_LATE_RANGES];
+	int			n_late;
+
+	*busy = !take_right(db, slot, &scan.ticket);
+	if (*busy)
+		return true;
+	open_scan(&scan);
+	n_late = take_late(db, late);
+	scan.frontier = db->frontier;	/* only the holder of the right moves it */
+	read_flights(&scan);
+
+	pg_atomic_write_u64(&db->scan_bound, PG_INT64_MAX);
+	pg_memory_barrier();
+	scan.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan_late(&scan, late, n_late);
+	scan_sweep(&scan);
+	if (!scan.stopped)
+		scan_range(&scan, scan.frontier + 1, PG_INT64_MAX, false);
+	UnregisterSnapshot(scan.snapshot);
+
+	hand_out(&scan);
+	close_scan(&scan);
+	return scan.stopped;
+}
+
+bool
+frontier_has_work(DbState *db)
+{
+	bool		result;
+
+	SpinLockAcquire(&db->hint_mutex);
+	result = db->n_late > 0 || db->sweep_all || db->sweep_next <= db->sweep_end;
+	SpinLockRelease(&db->hint_mutex);
+	return result;
+}
+
+bool
+frontier_has_chores(DbState *db)
+{
+	bool		result;
+
+	SpinLockAcquire(&db->hint_mutex);
+	result = db->n_marks > 0 || db->frontier > db->safe;
+	SpinLockRelease(&db->hint_mutex);
+	return result;
+}

@@ -1,0 +1,162 @@
+/*
+ * statement.c
+ *	  Prepared statements of the worker, and arrays as their arguments.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "optimizer/cost.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "queue/statement.h"
+
+static void
+prepare(Statement *statement)
+{
+	SPIPlanPtr	plan;
+
+	if (statement->plan != NULL)
+		return;
+	plan = SPI_prepare(statement->sql, statement->n_arguments, statement->types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare statement: %s",
+			 SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not keep a prepared statement");
+	statement->plan = plan;
+}
+
+void
+statement_run(Statement *statement, const Datum *values)
+{
+	/* volatile: restored after a longjmp */
+	volatile bool seqscan = enable_seqscan;
+	volatile bool hashjoin = enable_hashjoin;
+	volatile bool mergejoin = enable_mergejoin;
+	volatile int code = 0;
+
+	PG_TRY();
+	{
+		enable_seqscan = false;
+		enable_hashjoin = false;
+		enable_mergejoin = false;
+		prepare(statement);
+		code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
+								NULL, false, 0);
+	}
+	PG_FINALLY();
+	{
+		enable_seqscan = seqscan;
+		enable_hashjoin = hashjoin;
+		enable_mergejoin = mergejoin;
+	}
+	PG_END_TRY();
+	if (code < 0)
+		elog(ERROR, "could not run statement: %s", SPI_result_code_string(code));
+}
+
+static Datum
+make_array(Datum *values, bool *nulls, int n, Oid type, int16 len, bool byval,
+		   char align)
+{
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower,
+											  type, len, byval, align));
+}
+
+Datum
+int8_array(const int64 *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum(values[i]);
+	return make_array(datums, NULL, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
+Datum
+int4_array(const int *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int32GetDatum(values[i]);
+	return make_array(datums, NULL, n, INT4OID, 4, true, TYPALIGN_INT);
+}
+
+Datum
+bool_array(const bool *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = BoolGetDatum(values[i]);
+	return make_array(datums, NULL, n, BOOLOID, 1, true, TYPALIGN_CHAR);
+}
+
+Datum
+text_array(const char *const *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		datums[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
+	}
+	return make_array(datums, nulls, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+Datum
+time_array(const TimestampTz *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == 0;
+		datums[i] = TimestampTzGetDatum(values[i]);
+	}
+	return make_array(datums, nulls, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE);
+}
+
+Datum
+bytea_array(const uint8 *const *values, int len, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		datums[i] = (Datum) 0;
+		if (!nulls[i])
+			datums[i] = PointerGetDatum(cstring_to_text_with_len((const char *) values[i], len));
+	}
+	return make_array(datums, nulls, n, BYTEAOID, -1, false, TYPALIGN_INT);
+}
+
+Datum
+result_value(int row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 isnull);
+}
+
+int64
+result_int8(int row, int column)
+{
+	bool		isnull;
+	Datum		value = result_value(row, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "unexpected null in column %d", column);
+	return DatumGetInt64(value);
+}
