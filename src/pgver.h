@@ -16,6 +16,14 @@
 #define HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
+/* A random number in [0, 1), not for secrets. */
+#if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
+#define random_fraction() pg_prng_double(&pg_global_prng_state)
+#else
+#define random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#endif
+
 /* index_beginscan: 18 added instrumentation. */
 #if PG_VERSION_NUM >= 180000
 #define index_beginscan_compat(heap, index, snapshot, nkeys) \

@@ -1,0 +1,284 @@
+/*
+ * claim.c
+ *	  Take trades for this worker.
+ *
+ * The claim is one row in settlement.claims with the ids of a turn; the queue
+ * rows are not touched.  Nothing may be sent before the transaction that wrote
+ * the row is durable: then the trades themselves are durable too, as their
+ * commit came before ours in the WAL.
+ *
+ * Takes no lock on user tables.  Rows of paused symbols and trades that were
+ * enqueued twice leave the queue here, a bounded number per turn.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "queue/claim.h"
+#include "queue/facts.h"
+#include "queue/frontier.h"
+#include "queue/pauses.h"
+#include "queue/statement.h"
+
+#define MAX_ASIDE	512			/* paused rows moved per turn */
+
+typedef struct Visit
+{
+	FlightPool *pool;
+	Claim	   *claim;
+	int			want;
+	MemoryContext transient;
+	TimestampTz now;
+	TimestampTz *until;			/* of each outgoing row */
+} Visit;
+
+static Statement defer_paused = {
+	"WITH r AS (SELECT * FROM pg_catalog.unnest($1::int8[], $2::timestamptz[]) AS r(id, until)), "
+	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.id RETURNING q.*, r.until) "
+	"INSERT INTO settlement.deferred (retry_at, reason, " FACT_COLUMNS ") "
+	"SELECT until, 'paused', " FACT_COLUMNS " FROM m",
+	2, {INT8ARRAYOID, TIMESTAMPTZARRAYOID}
+};
+
+/*
+ * A trade that also waits elsewhere was enqueued twice (row movement, a
+ * restore): what waits there carries its facts, so this row goes.
+ */
+static Statement find_duplicates = {
+	"SELECT c.i FROM pg_catalog.unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
+	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
+	"AND u.status = 'SETTLED')",
+	2, {INT4ARRAYOID, TEXTARRAYOID}
+};
+
+static Statement delete_rows = {
+	"DELETE FROM settlement.queue WHERE id = ANY ($1)", 1, {INT8ARRAYOID}
+};
+
+static Statement insert_claim = {
+	"INSERT INTO settlement.claims (boot, token, slot, claimed_at, ids) "
+	"VALUES ($1, $2, $3, $4, $5)",
+	5, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8ARRAYOID}
+};
+
+static Statement lock_claims = {
+	"SELECT token FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) FOR UPDATE",
+	2, {INT8OID, INT8ARRAYOID}
+};
+
+static bool
+is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
+{
+	bool		isnull;
+	text	   *symbol = DatumGetTextPP(slot_getattr(row, Anum_queue_symbol, &isnull));
+
+	return pauses_symbol(VARDATA_ANY(symbol), VARSIZE_ANY_EXHDR(symbol), now, until);
+}
+
+static RowVerdict
+visit_row(TupleTableSlot *row, int64 id, void *arg)
+{
+	Visit	   *visit = arg;
+	Claim	   *claim = visit->claim;
+	TradeFlight *flight;
+	MemoryContext old;
+	TimestampTz until;
+
+	if (is_paused(row, visit->now, &until))
+	{
+		if (claim->n_outgoing >= MAX_ASIDE)
+			return ROW_STOP;
+		visit->until[claim->n_outgoing] = until;
+		claim->outgoing[claim->n_outgoing++] = id;
+		return ROW_ASIDE;
+	}
+	if (claim->n >= visit->want)
+		return ROW_STOP;
+
+	flight = flight_take(visit->pool);
+	claim->flights[claim->n++] = flight;
+	flight->queue_id = id;
+	old = MemoryContextSwitchTo(visit->transient);
+	flight_read(flight, row, visit->pool->context);
+	MemoryContextSwitchTo(old);
+	return ROW_TAKE;
+}
+
+static void
+move_paused(Claim *claim, const TimestampTz *until)
+{
+	Datum		values[2];
+
+	if (claim->n_outgoing == 0)
+		return;
+	values[0] = int8_array(claim->outgoing, claim->n_outgoing);
+	values[1] = time_array(until, claim->n_outgoing);
+	statement_run(&defer_paused, values);
+}
+
+/* Take flight i out of the claim: its row leaves the queue. */
+static void
+drop_duplicate(Claim *claim, FlightPool *pool, int i)
+{
+	claim->outgoing[claim->n_outgoing++] = claim->flights[i]->queue_id;
+	claim->n_duplicates++;
+	flight_release(pool, claim->flights[i]);
+	claim->flights[i] = NULL;
+}
+
+static void
+drop_duplicates(Claim *claim, FlightPool *pool)
+{
+	int		   *attached = palloc(sizeof(int) * claim->n);
+	const char **ids = palloc(sizeof(char *) * claim->n);
+	Datum		values[2];
+	int			first_dropped = claim->n_outgoing;
+	int			kept = 0;
+
+	for (int i = 0; i < claim->n; i++)
+	{
+		attached[i] = claim->flights[i]->attached_id;
+		ids[i] = claim->flights[i]->wire.trade_id;
+	}
+	values[0] = int4_array(attached, claim->n);
+	values[1] = text_array(ids, claim->n);
+	statement_run(&find_duplicates, values);
+	if (SPI_processed == 0)
+		return;
+
+	for (uint64 r = 0; r < SPI_processed; r++)
+		drop_duplicate(claim, pool, (int) result_int8(r, 1) - 1);
+	for (int i = 0; i < claim->n; i++)
+		if (claim->flights[i] != NULL)
+			claim->flights[kept++] = claim->flights[i];
+	claim->n = kept;
+	values[0] = int8_array(claim->outgoing + first_dropped,
+						   claim->n_outgoing - first_dropped);
+	statement_run(&delete_rows, values);
+}
+
+static void
+write_claim(Claim *claim, int slot, FlightPool *pool)
+{
+	OpenClaim  *open;
+	int64	   *ids = palloc(sizeof(int64) * claim->n);
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum		values[5];
+
+	open = MemoryContextAllocZero(pool->context, sizeof(OpenClaim));
+	open->token = pg_atomic_fetch_add_u64(&settlement_shared->next_token, 1);
+	open->remaining = claim->n;
+	for (int i = 0; i < claim->n; i++)
+	{
+		ids[i] = claim->flights[i]->queue_id;
+		claim->flights[i]->claim = open;
+		claim->flights[i]->claimed_at = now;
+	}
+	values[0] = Int64GetDatum((int64) settlement_shared->boot);
+	values[1] = Int64GetDatum(open->token);
+	values[2] = Int32GetDatum(slot);
+	values[3] = TimestampTzGetDatum(now);
+	values[4] = int8_array(ids, claim->n);
+	statement_run(&insert_claim, values);
+}
+
+void
+claim_trades(DbState *db, int slot, FlightPool *pool, int want, Claim *result)
+{
+	Visit		visit;
+
+	result->flights = palloc0(sizeof(TradeFlight *) * Max(want, 1));
+	result->outgoing = palloc(sizeof(int64) * (MAX_ASIDE + want));
+	visit.pool = pool;
+	visit.claim = result;
+	visit.want = want;
+	visit.transient = CurrentMemoryContext;
+	visit.now = GetCurrentTransactionStartTimestamp();
+	visit.until = palloc(sizeof(TimestampTz) * MAX_ASIDE);
+
+	SPI_connect();
+	pauses_refresh(db);
+	if (pauses_everything(visit.now))
+	{
+		SPI_finish();
+		return;
+	}
+	result->more = frontier_scan(db, slot, visit_row, &visit, &result->busy);
+	move_paused(result, visit.until);
+	if (result->n > 0)
+		drop_duplicates(result, pool);
+	if (result->n > 0)
+		write_claim(result, slot, pool);
+	SPI_finish();
+}
+
+void
+claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	frontier_forget(slot, claim->outgoing, claim->n_outgoing);
+	pg_atomic_fetch_sub_u64(&db->depth, claim->n_outgoing);
+	shmem_count(db, COUNT_DUPLICATES, claim->n_duplicates);
+	for (int i = 0; i < claim->n; i++)
+	{
+		claim->flights[i]->state = FLIGHT_READY;
+		histogram_add(&db->duration[DURATION_QUEUE_WAIT],
+					  now - claim->flights[i]->enqueued_at);
+	}
+}
+
+void
+claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim)
+{
+	int64	   *ids = palloc(sizeof(int64) * (claim->n + claim->n_outgoing + 1));
+	OpenClaim  *open = NULL;
+	int			n = 0;
+
+	for (int i = 0; i < claim->n; i++)
+	{
+		if (claim->flights[i] == NULL)
+			continue;
+		ids[n++] = claim->flights[i]->queue_id;
+		open = claim->flights[i]->claim;
+		flight_release(pool, claim->flights[i]);
+	}
+	if (open != NULL)
+		pfree(open);
+	for (int i = 0; i < claim->n_outgoing; i++)
+		ids[n++] = claim->outgoing[i];
+	frontier_give_back(db, slot, ids, n);
+	pfree(ids);
+}
+
+void
+claim_recheck(OpenClaim **claims, int n)
+{
+	int64	   *tokens = palloc(sizeof(int64) * Max(n, 1));
+	Datum		values[2];
+
+	for (int i = 0; i < n; i++)
+	{
+		tokens[i] = claims[i]->token;
+		claims[i]->lost = true;
+	}
+	values[0] = Int64GetDatum((int64) settlement_shared->boot);
+	values[1] = int8_array(tokens, n);
+	SPI_connect();
+	statement_run(&lock_claims, values);
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		int64		token = result_int8(r, 1);
+
+		for (int i = 0; i < n; i++)
+			if (claims[i]->token == token)
+				claims[i]->lost = false;
+	}
+	SPI_finish();
+}

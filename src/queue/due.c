@@ -1,0 +1,203 @@
+/*
+ * due.c
+ *	  Deferred trades whose time has come.
+ *
+ * One statement takes a bounded number of due rows, skipping those that an
+ * operator holds, and sends each where its facts say.  A row that goes on to the
+ * queue gets a new id at the tail, so a retried trade never delays the others.
+ *
+ * Charging: whether a failed attempt was the trade's own fault is known only
+ * now.  The attempt counts if another key got a definite answer since it was
+ * sent; its own key did not, or the row would not be here.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/array.h"
+#include "utils/timestamp.h"
+
+#include "queue/apply.h"
+#include "queue/due.h"
+#include "queue/facts.h"
+#include "queue/statement.h"
+#include "queue/unapplied.h"
+#include "shared/settings.h"
+
+#define FACTS_ON \
+	"enqueued_at, attached_id, leaf, attempts, generation, now_charged, crashes, " \
+	"format, maybe_executed, fate = 'lookup' OR lookup_first, trade_tid, trade_id, row_key, symbol, " \
+	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, " \
+	"quote_amount, buyer_fee, seller_fee, trace_id, first_sent_at, now_pending, " \
+	"fingerprint"
+
+/*
+ * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
+ * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
+ * $8 the wallet can be asked
+ */
+static Statement move_due = {
+	"WITH due AS MATERIALIZED ("
+	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
+	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
+	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
+	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
+	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
+	"  d.reason, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
+	" FROM settlement.deferred d LEFT JOIN settlement.pauses p"
+	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
+	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
+	"fated AS (SELECT id, paused_until, now_charged, now_pending, CASE"
+	"  WHEN paused THEN 'pause'"
+	"  WHEN now_charged >= $5 AND reason <> 'needs_lookup' THEN 'dlq'"
+	"  WHEN now_pending >= $6 THEN 'dlq'"
+	"  WHEN expired OR lookup_first THEN CASE WHEN $8 THEN 'lookup' ELSE 'hold' END"
+	"  ELSE 'queue' END AS fate FROM due), "
+	"held AS (UPDATE settlement.deferred d SET"
+	"  retry_at = CASE f.fate WHEN 'pause' THEN COALESCE(f.paused_until, 'infinity') ELSE 'infinity' END,"
+	"  reason = CASE f.fate WHEN 'pause' THEN 'paused' ELSE 'needs_lookup' END, charged = f.now_charged,"
+	"  pending_ms = f.now_pending, chargeable = false"
+	"  FROM fated f WHERE d.id = f.id AND f.fate IN ('pause', 'hold') RETURNING 1), "
+	"gone AS (DELETE FROM settlement.deferred d USING fated f"
+	"  WHERE d.id = f.id AND f.fate IN ('queue', 'lookup', 'dlq') RETURNING d.*, f.fate, f.now_charged, f.now_pending), "
+	"queued AS (INSERT INTO settlement.queue (" FACT_COLUMNS ")"
+	"  SELECT " FACTS_ON " FROM gone WHERE fate IN ('queue', 'lookup') RETURNING 1), "
+	"dead AS (INSERT INTO settlement.dlq (status, class, code, http_status, message, " FACT_COLUMNS ")"
+	"  SELECT CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END,"
+	"   COALESCE(last_class, 'unknown'), last_code, last_status, last_message, " FACTS_ON
+	"  FROM gone WHERE fate = 'dlq') "
+	"SELECT (SELECT pg_catalog.count(*) FROM due), (SELECT pg_catalog.count(*) FROM queued),"
+	" (SELECT pg_catalog.count(*) FROM held), NULL::int4, NULL::oid, NULL::tid, NULL::text, NULL::text[],"
+	" NULL::text, NULL::int4, NULL::text "
+	"UNION ALL SELECT NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
+	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
+	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
+	8, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID}
+};
+
+static Statement next_due = {
+	"SELECT pg_catalog.min(retry_at) FROM settlement.deferred WHERE retry_at < 'infinity'", 0
+};
+
+static char *
+text_or_null(int row, int column)
+{
+	bool		isnull;
+	Datum		value = result_value(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static void
+read_row_key(ApplyRow *apply, int row, int column)
+{
+	bool		isnull;
+	Datum		value = result_value(row, column, &isnull);
+	const char **keys;
+	Datum	   *elems;
+	bool	   *nulls;
+
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elems, &nulls, &apply->n_keys);
+	keys = palloc(sizeof(char *) * Max(apply->n_keys, 1));
+	for (int i = 0; i < apply->n_keys; i++)
+		keys[i] = nulls[i] ? "" : TextDatumGetCString(elems[i]);
+	apply->row_key = keys;
+}
+
+static void
+read_dead(ApplyRow *apply, int row)
+{
+	bool		isnull;
+	Datum		tid;
+
+	memset(apply, 0, sizeof(*apply));
+	apply->attached_id = DatumGetInt32(result_value(row, 4, &isnull));
+	apply->leaf = DatumGetObjectId(result_value(row, 5, &isnull));
+	tid = result_value(row, 6, &isnull);
+	if (isnull)
+		ItemPointerSetInvalid(&apply->tid);
+	else
+		ItemPointerCopy((ItemPointer) DatumGetPointer(tid), &apply->tid);
+	apply->trade_id = text_or_null(row, 7);
+	read_row_key(apply, row, 8);
+	apply->status = text_or_null(row, 9);
+	apply->attempts = DatumGetInt32(result_value(row, 10, &isnull));
+	apply->error = text_or_null(row, 11);
+}
+
+/* The trade rows of the dead are written like any recorded outcome. */
+static void
+record_dead(const Due *due)
+{
+	ApplyRow   *rows;
+
+	if (due->n_dead == 0)
+		return;
+	rows = palloc(sizeof(ApplyRow) * due->n_dead);
+	for (int i = 0; i < due->n_dead; i++)
+		read_dead(&rows[i], i + 1);
+	unapplied_record(rows, due->n_dead, NULL);
+}
+
+void
+due_move(DbState *db, int max, Due *due)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum		values[8];
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = Int32GetDatum(max);
+	values[2] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->last_definite_at));
+	values[3] = BoolGetDatum(settlement_dead_letter_on_outage);
+	values[4] = Int32GetDatum(settlement_max_attempts);
+	values[5] = Int64GetDatum((int64) settlement_pending_timeout);
+	values[6] = TimestampTzGetDatum(now - (int64) settlement_idempotency_window * USECS_PER_SEC);
+	values[7] = BoolGetDatum(settlement_wallet_lookup);
+	SPI_connect();
+	statement_run(&move_due, values);
+	due->full = result_int8(0, 1) >= max;
+	due->n_queued = result_int8(0, 2);
+	due->n_held = result_int8(0, 3);
+	due->n_dead = (int) SPI_processed - 1;
+	record_dead(due);
+	SPI_finish();
+}
+
+void
+due_committed(DbState *db, const Due *due)
+{
+	shmem_count(db, COUNT_FAILED, due->n_dead);
+	shmem_count(db, COUNT_PROCESSED, due->n_dead);
+	if (due->n_dead > 0)
+		pg_atomic_write_u64(&db->next_apply, 0);
+	pg_atomic_write_u64(&db->next_due, 0);
+}
+
+void
+due_look(DbState *db)
+{
+	bool		isnull;
+	Datum		value;
+
+	/*
+	 * What commits from here on resets it to 0 after us; what committed before
+	 * is seen.  A reset in between is lost, so mark first, look after.
+	 */
+	pg_atomic_write_u64(&db->next_due, PG_INT64_MAX);
+	pg_memory_barrier();
+	SPI_connect();
+	statement_run(&next_due, NULL);
+	value = result_value(0, 1, &isnull);
+	if (!isnull)
+	{
+		uint64		expected = PG_INT64_MAX;
+
+		pg_atomic_compare_exchange_u64(&db->next_due, &expected,
+									   (uint64) DatumGetTimestampTz(value));
+	}
+	SPI_finish();
+}

@@ -1,0 +1,95 @@
+/*
+ * recover.c
+ *	  Take over the claims of workers that are gone.
+ *
+ * What a dead worker had sent is not known, so each of its trades may have been
+ * executed: they fall due at once, under the same key.  The claims row is locked
+ * first; one that its owner holds at this moment is being finished after all,
+ * and is skipped.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "storage/lock.h"
+#include "utils/timestamp.h"
+
+#include "queue/facts.h"
+#include "queue/frontier.h"
+#include "queue/recover.h"
+#include "queue/statement.h"
+
+/* The key of our advisory lock. */
+#define ADVISORY_CLASS	0x53544c4d	/* "STLM" */
+#define ADVISORY_RECOVERY	1
+
+#define TAKE_OVER(condition) \
+	"WITH c AS (SELECT boot, token, ids, claimed_at FROM settlement.claims WHERE " condition \
+	" ORDER BY boot, token LIMIT $3 FOR UPDATE SKIP LOCKED), " \
+	"r AS (SELECT pg_catalog.unnest(ids) AS r_id, claimed_at FROM c), " \
+	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.claimed_at), " \
+	"i AS (INSERT INTO settlement.deferred (retry_at, reason, last_sent_at, " FACT_COLUMNS ") " \
+	"SELECT pg_catalog.now(), 'recovered', claimed_at, enqueued_at, attached_id, leaf, attempts + 1, " \
+	"generation, charged, crashes, format, true, lookup_first, trade_tid, trade_id, row_key, symbol, " \
+	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, " \
+	"seller_fee, trace_id, COALESCE(first_sent_at, claimed_at), pending_ms, fingerprint FROM m), " \
+	"x AS (DELETE FROM settlement.claims d USING c WHERE d.boot = c.boot AND d.token = c.token) " \
+	"SELECT (SELECT pg_catalog.count(*) FROM c), (SELECT pg_catalog.count(*) FROM m)"
+
+static Statement take_other_boots = {
+	TAKE_OVER("boot <> $1 AND $2 = 0"), 3, {INT8OID, INT4OID, INT4OID}
+};
+
+static Statement take_slot = {
+	TAKE_OVER("boot = $1 AND slot = $2"), 3, {INT8OID, INT4OID, INT4OID}
+};
+
+static int
+take_over(DbState *db, Statement *statement, int slot, int *n_trades)
+{
+	Datum		values[3];
+	int			n_claims;
+
+	values[0] = Int64GetDatum((int64) settlement_shared->boot);
+	values[1] = Int32GetDatum(slot);
+	values[2] = Int32GetDatum(RECOVER_BATCH);
+	SPI_connect();
+	statement_run(statement, values);
+	n_claims = (int) result_int8(0, 1);
+	*n_trades = (int) result_int8(0, 2);
+	SPI_finish();
+	return n_claims;
+}
+
+int
+recover_other_boots(DbState *db, int *n_trades)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_RECOVERY, 2);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	return take_over(db, &take_other_boots, 0, n_trades);
+}
+
+int
+recover_slot_claims(DbState *db, int slot, int *n_trades)
+{
+	return take_over(db, &take_slot, slot, n_trades);
+}
+
+void
+recover_slot_flights(DbState *db, int slot_index)
+{
+	WorkerSlot *slot = &settlement_shared->slots[slot_index];
+	int64	   *ids = palloc(sizeof(int64) * MAX_CONCURRENCY);
+	int			n;
+
+	SpinLockAcquire(&slot->mutex);
+	n = slot->n_flights;
+	for (int i = 0; i < n; i++)
+		ids[i] = slot->flights[i].queue_id;
+	SpinLockRelease(&slot->mutex);
+	frontier_give_back(db, slot_index, ids, n);
+	pfree(ids);
+}

@@ -1,0 +1,30 @@
+/*
+ * recover.h
+ *	  Take over the claims of workers that are gone.
+ */
+#ifndef SETTLEMENT_QUEUE_RECOVER_H
+#define SETTLEMENT_QUEUE_RECOVER_H
+
+#include "shared/shmem.h"
+
+/* Claims moved per transaction. */
+#define RECOVER_BATCH	64
+
+/*
+ * Claims of earlier server starts become due, maybe executed rows; in the
+ * present transaction, under an advisory lock that is held to its end.  Returns
+ * the number of claims taken; less than RECOVER_BATCH: these were the last, and
+ * db->recovered may be set after the commit.
+ */
+extern int	recover_other_boots(DbState *db, int *n_trades);
+
+/* The same for the claims of one slot of this start. */
+extern int	recover_slot_claims(DbState *db, int slot, int *n_trades);
+
+/*
+ * After recover_slot_claims has committed and found no more: what the dead
+ * worker had in flight without a committed claim can be claimed again.
+ */
+extern void recover_slot_flights(DbState *db, int slot);
+
+#endif
