@@ -87,6 +87,7 @@ CREATE TABLE settlement.claims (
     token       bigint NOT NULL,
     slot        integer NOT NULL,
     claimed_at  timestamptz NOT NULL,
+    format      smallint NOT NULL,
     ids         bigint[] NOT NULL,
     PRIMARY KEY (boot, token)
 ) USING heap WITH (
@@ -94,6 +95,7 @@ CREATE TABLE settlement.claims (
     autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000,
     autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
 COMMENT ON TABLE settlement.claims IS 'Queue rows that a worker has claimed, committed before their requests are sent.';
+COMMENT ON COLUMN settlement.claims.format IS 'Version of the request format that new keys of the claim are sent with.';
 COMMENT ON COLUMN settlement.claims.boot IS 'Random number of the server start that the claim belongs to.';
 
 CREATE SEQUENCE settlement.deferred_id_seq;

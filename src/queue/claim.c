@@ -21,6 +21,7 @@
 #include "queue/claim.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
+#include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
 
@@ -62,9 +63,9 @@ static Statement delete_rows = {
 };
 
 static Statement insert_claim = {
-	"INSERT INTO settlement.claims (boot, token, slot, claimed_at, ids) "
-	"VALUES ($1, $2, $3, $4, $5)",
-	5, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8ARRAYOID}
+	"INSERT INTO settlement.claims (boot, token, slot, claimed_at, format, ids) "
+	"VALUES ($1, $2, $3, $4, $5, $6)",
+	6, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID}
 };
 
 static Statement lock_claims = {
@@ -164,12 +165,12 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 }
 
 static void
-write_claim(Claim *claim, int slot, FlightPool *pool)
+write_claim(Claim *claim, int slot, FlightPool *pool, int format)
 {
 	OpenClaim  *open;
 	int64	   *ids = palloc(sizeof(int64) * claim->n);
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[5];
+	Datum		values[6];
 
 	open = MemoryContextAllocZero(pool->context, sizeof(OpenClaim));
 	open->token = pg_atomic_fetch_add_u64(&settlement_shared->next_token, 1);
@@ -184,12 +185,14 @@ write_claim(Claim *claim, int slot, FlightPool *pool)
 	values[1] = Int64GetDatum(open->token);
 	values[2] = Int32GetDatum(slot);
 	values[3] = TimestampTzGetDatum(now);
-	values[4] = int8_array(ids, claim->n);
+	values[4] = Int32GetDatum(format);
+	values[5] = int8_array(ids, claim->n);
 	statement_run(&insert_claim, values);
 }
 
 void
-claim_trades(DbState *db, int slot, FlightPool *pool, int want, Claim *result)
+claim_trades(DbState *db, int slot, FlightPool *pool, const WalletClient *client,
+			 int want, Claim *result)
 {
 	Visit		visit;
 
@@ -214,7 +217,10 @@ claim_trades(DbState *db, int slot, FlightPool *pool, int want, Claim *result)
 	if (result->n > 0)
 		drop_duplicates(result, pool);
 	if (result->n > 0)
-		write_claim(result, slot, pool);
+	{
+		key_prepare(result->flights, result->n, client);
+		write_claim(result, slot, pool, wallet_request_format(client));
+	}
 	SPI_finish();
 }
 

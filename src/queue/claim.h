@@ -24,8 +24,8 @@ typedef struct Claim
  * it goes, so that after an error claim_abandon can give everything back; its
  * arrays live in the current context.  Flights come from the pool.
  */
-extern void claim_trades(DbState *db, int slot, FlightPool *pool, int want,
-						 Claim *result);
+extern void claim_trades(DbState *db, int slot, FlightPool *pool,
+						 const WalletClient *client, int want, Claim *result);
 
 /* The transaction committed, durably: the flights may be sent. */
 extern void claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim);

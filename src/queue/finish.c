@@ -25,6 +25,7 @@
 #include "queue/facts.h"
 #include "queue/finish.h"
 #include "queue/frontier.h"
+#include "queue/key.h"
 #include "queue/late.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
@@ -486,8 +487,15 @@ make_endings(Finish *finish)
 	for (int i = 0; i < finish->n; i++)
 	{
 		endings[i].flight = finish->flights[i];
-		endings[i].decision = decide(finish->flights[i], finish->rejection_is_final,
+		endings[i].decision = decide(finish->flights[i],
+									 wallet_rejection_is_final(finish->client),
 									 random_fraction());
+		if (endings[i].decision.fate != FATE_SETTLED &&
+			endings[i].decision.first_sent_at != 0)
+		{
+			key_fingerprint(finish->flights[i], finish->client);
+			endings[i].decision.format = finish->flights[i]->format;
+		}
 		endings[i].error = error_text(&endings[i]);
 	}
 	return endings;

@@ -16,7 +16,7 @@ typedef struct Finish
 	int			n;
 	TradeFlight **flights;		/* FLIGHT_ANSWERED, in the order they came */
 	bool		evidence_only;	/* the last turn aborted: leave trade rows alone */
-	bool		rejection_is_final; /* of the adapter */
+	const WalletClient *client; /* for the adapter's promises and formats */
 
 	Ending	   *endings;		/* in the context that finish_trades was called in;
 								 * must live until the commit is reported */
@@ -32,7 +32,7 @@ typedef struct Finish
 	TimestampTz first_retry;	/* earliest retry_at written; 0 none */
 } Finish;
 
-/* In the present transaction; reads the flights, changes none of them. */
+/* In the present transaction. */
 extern void finish_trades(DbState *db, int slot, Finish *finish);
 
 /* The transaction committed: release the flights, count. */

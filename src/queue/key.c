@@ -34,47 +34,67 @@ sha256(const char *data, int len, uint8 *out)
 	pg_cryptohash_free(context);
 }
 
-/* Source of the attached table; looked up seldom, as it hardly ever changes. */
-static const char *
-source_of(int attached_id)
+/* False when the trade does not fit into a request. */
+static bool
+compute_fingerprint(const TradeFlight *flight, const WalletClient *client,
+					int format, uint8 *out)
 {
-	Oid			root;
+	static char body[MAX_BODY];
+	int			len = wallet_request_body(client, format, &flight->wire, body,
+										  sizeof(body));
 
-	return attachment_source(attached_id, &root);
+	if (len < 0)
+		return false;
+	sha256(body, len, out);
+	return true;
+}
+
+static void
+check_resend(TradeFlight *flight, const WalletClient *client)
+{
+	uint8		print[FINGERPRINT_LEN];
+
+	if (!flight->has_fingerprint)
+		return;
+	if (!compute_fingerprint(flight, client, flight->format, print) ||
+		memcmp(print, flight->fingerprint, FINGERPRINT_LEN) != 0)
+		flight->local_class = "fingerprint_mismatch";
 }
 
 void
-key_prepare(TradeFlight *flight, const WalletClient *client)
+key_prepare(TradeFlight **flights, int n, const WalletClient *client)
 {
-	static char body[MAX_BODY];
-	uint8		print[FINGERPRINT_LEN];
-	const char *source = source_of(flight->attached_id);
-	int			format = flight->format;
-	int			len;
+	int			attached_id = 0;
+	const char *source = NULL;
 
-	if (source == NULL)
+	for (int i = 0; i < n; i++)
 	{
-		flight->local_class = "not_attached";
-		return;
-	}
-	idempotency_key(source, flight->wire.trade_id, flight->generation, flight->key);
+		TradeFlight *flight = flights[i];
 
-	if (format == 0)
-		format = wallet_request_format(client);
-	len = wallet_request_body(client, format, &flight->wire, body, sizeof(body));
-	if (len < 0)
-	{
-		flight->local_class = "invalid_trade";
-		return;
+		if (i == 0 || flight->attached_id != attached_id)
+		{
+			Oid			root;
+
+			attached_id = flight->attached_id;
+			source = attachment_source(attached_id, &root);
+		}
+		if (source == NULL)
+		{
+			flight->local_class = "not_attached";
+			continue;
+		}
+		idempotency_key(source, flight->wire.trade_id, flight->generation,
+						flight->key);
+		check_resend(flight, client);
 	}
-	sha256(body, len, print);
-	if (flight->has_fingerprint &&
-		memcmp(print, flight->fingerprint, FINGERPRINT_LEN) != 0)
-	{
-		flight->local_class = "fingerprint_mismatch";
-		return;
-	}
-	memcpy(flight->fingerprint, print, FINGERPRINT_LEN);
-	flight->has_fingerprint = true;
-	flight->format = format;
+}
+
+void
+key_fingerprint(TradeFlight *flight, const WalletClient *client)
+{
+	if (flight->format == 0)
+		flight->format = wallet_request_format(client);
+	if (!flight->has_fingerprint)
+		flight->has_fingerprint =
+			compute_fingerprint(flight, client, flight->format, flight->fingerprint);
 }

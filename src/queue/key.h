@@ -8,11 +8,13 @@
 #include "queue/flight.h"
 
 /*
- * Fill flight->key, and format and fingerprint at the first send.  On a resend
- * the body must have the fingerprint of the first: if not (the request format
- * changed in a way that it must not), or if the trade is not attached any more,
- * local_class says why it must not be sent.  In a transaction.
+ * Fill the keys of freshly claimed flights, in the claim's transaction.  A
+ * resend whose body has not the fingerprint of the first send, or a trade whose
+ * table is not attached any more, gets a local_class and must not be sent.
  */
-extern void key_prepare(TradeFlight *flight, const WalletClient *client);
+extern void key_prepare(TradeFlight **flights, int n, const WalletClient *client);
+
+/* Fill fingerprint and format of a flight that was sent, if they are not known. */
+extern void key_fingerprint(TradeFlight *flight, const WalletClient *client);
 
 #endif

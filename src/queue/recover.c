@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/timestamp.h"
 
@@ -25,13 +26,13 @@
 #define ADVISORY_RECOVERY	1
 
 #define TAKE_OVER(condition) \
-	"WITH c AS (SELECT boot, token, ids, claimed_at FROM settlement.claims WHERE " condition \
+	"WITH c AS (SELECT boot, token, ids, claimed_at, format AS c_format FROM settlement.claims WHERE " condition \
 	" ORDER BY boot, token LIMIT $3 FOR UPDATE SKIP LOCKED), " \
-	"r AS (SELECT pg_catalog.unnest(ids) AS r_id, claimed_at FROM c), " \
-	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.claimed_at), " \
+	"r AS (SELECT pg_catalog.unnest(ids) AS r_id, claimed_at, c_format FROM c), " \
+	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.claimed_at, r.c_format), " \
 	"i AS (INSERT INTO settlement.deferred (retry_at, reason, last_sent_at, " FACT_COLUMNS ") " \
 	"SELECT pg_catalog.now(), 'recovered', claimed_at, enqueued_at, attached_id, leaf, attempts + 1, " \
-	"generation, charged, crashes, format, true, lookup_first, trade_tid, trade_id, row_key, symbol, " \
+	"generation, charged, crashes, CASE format WHEN 0 THEN c_format ELSE format END, true, lookup_first, trade_tid, trade_id, row_key, symbol, " \
 	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, " \
 	"seller_fee, trace_id, COALESCE(first_sent_at, claimed_at), pending_ms, fingerprint FROM m), " \
 	"x AS (DELETE FROM settlement.claims d USING c WHERE d.boot = c.boot AND d.token = c.token) " \
