@@ -16,6 +16,13 @@
 #define HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
+/* CreateWaitEventSet: 17 wants a resource owner. */
+#if PG_VERSION_NUM >= 170000
+#define create_wait_event_set_compat(context, n) CreateWaitEventSet(NULL, n)
+#else
+#define create_wait_event_set_compat(context, n) CreateWaitEventSet(context, n)
+#endif
+
 /* A random number in [0, 1), not for secrets. */
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"

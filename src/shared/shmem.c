@@ -55,6 +55,7 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u64(&db->depth, 0);
 	pg_atomic_init_u32(&db->depth_known, 0);
 	pg_atomic_init_u32(&db->recovered, 0);
+	pg_atomic_init_u32(&db->recoverer, 0);
 	pg_atomic_init_u32(&db->send_state, SEND_STARTING);
 	pg_atomic_init_u32(&db->pause_all, 0);
 	pg_atomic_init_u64(&db->pauses_version, 1);
@@ -157,6 +158,7 @@ take_database(DbState *db, Oid database)
 	pg_atomic_write_u64(&db->depth, 0);
 	pg_atomic_write_u32(&db->depth_known, 0);
 	pg_atomic_write_u32(&db->recovered, 0);
+	pg_atomic_write_u32(&db->recoverer, 0);
 	pg_atomic_write_u32(&db->send_state, SEND_STARTING);
 	pg_atomic_write_u32(&db->pause_all, 0);
 	pg_atomic_write_u64(&db->last_definite_at, 0);

@@ -133,6 +133,7 @@ typedef struct DbState
 	pg_atomic_uint64 depth;		/* rows in queue; int64, see depth_known */
 	pg_atomic_uint32 depth_known;
 	pg_atomic_uint32 recovered; /* claims of earlier boots are turned */
+	pg_atomic_uint32 recoverer; /* slot + 1 that takes over orphans now; 0 none */
 	pg_atomic_uint32 send_state;	/* SendState */
 	pg_atomic_uint32 pause_all; /* a pause of everything is in force */
 	pg_atomic_uint64 pauses_version;	/* raised at commit of each change */

@@ -1,0 +1,319 @@
+/*
+ * sender.c
+ *	  Requests of a worker: submit, collect, tell breaker and limiter.
+ *
+ * No transaction is open in here.  A flight is submitted only after its claim
+ * is durable; its result is kept until a turn has recorded it.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#include "pgver.h"
+#include "policy/breaker.h"
+#include "policy/limiter.h"
+#include "queue/decision.h"
+#include "queue/frontier.h"
+#include "shared/settings.h"
+#include "worker/worker.h"
+
+#define MAX_SECRET	4096
+
+/* --------------------------------------------------------- configuration */
+
+/* First line of the file with the Authorization header's value. */
+static bool
+read_secret(const char *path, char *out, size_t size)
+{
+	FILE	   *file = AllocateFile(path, "r");
+	bool		ok;
+
+	if (file == NULL)
+		return false;
+	ok = fgets(out, size, file) != NULL;
+	FreeFile(file);
+	if (ok)
+		out[strcspn(out, "\r\n")] = '\0';
+	return ok && out[0] != '\0';
+}
+
+static void
+fill_config(WalletConfig *config, const char *secret)
+{
+	memset(config, 0, sizeof(*config));
+	config->adapter = settlement_wallet_adapter;
+	config->url = settlement_wallet_url;
+	config->authorization = secret;
+	config->ca_file = settlement_wallet_ca_file;
+	config->cert_file = settlement_wallet_cert_file;
+	config->key_file = settlement_wallet_key_file;
+	config->plain_http = settlement_plain_http;
+	config->connect_timeout_ms = settlement_connect_timeout;
+	config->request_timeout_ms = settlement_request_timeout;
+	config->max_response_size = (size_t) settlement_max_response_size * 1024;
+	config->max_connections = settlement_concurrency;
+}
+
+SendState
+sender_configure(Worker *w)
+{
+	WalletConfig config;
+	char		secret[MAX_SECRET] = "";
+	char		error[256];
+	bool		have_auth = settlement_wallet_auth_file[0] != '\0';
+
+	Assert(w->pool->n_used == 0);
+	if (w->client != NULL)
+		wallet_client_destroy(w->client);
+	w->client = NULL;
+	w->reconfigure = false;
+
+	if (settlement_wallet_url[0] == '\0')
+		return SEND_NO_URL;
+	if (have_auth && !read_secret(settlement_wallet_auth_file, secret, sizeof(secret)))
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("could not read the file that settlement.wallet_auth_file names"),
+				 errhint("It must be readable by the server and hold the value of the Authorization header in its first line.")));
+		return SEND_BAD_CONFIG;
+	}
+	fill_config(&config, have_auth ? secret : NULL);
+	w->client = wallet_client_create(&config, error, sizeof(error));
+	explicit_bzero(secret, sizeof(secret));
+	if (w->client == NULL)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("could not set up the connection to the wallet: %s", error)));
+		return SEND_BAD_CONFIG;
+	}
+	return SEND_OK;
+}
+
+/* ------------------------------------------------- breaker and limiter */
+
+static void
+breaker_policy(BreakerPolicy *policy)
+{
+	policy->failures = settlement_breaker_failures;
+	policy->suspects = settlement_breaker_suspects;
+	policy->initial_open_ms = settlement_breaker_initial_open;
+	policy->max_open_ms = Max(settlement_breaker_max_open, settlement_breaker_initial_open);
+	policy->probe_timeout_ms = settlement_connect_timeout + settlement_request_timeout +
+		TAKEOVER_GRACE_MS;
+}
+
+int
+sender_allow(Worker *w, int want, bool *probe)
+{
+	BreakerPolicy policy;
+	TimestampTz now = GetCurrentTimestamp();
+	int			n;
+
+	breaker_policy(&policy);
+	LWLockAcquire(w->db->policy_lock, LW_EXCLUSIVE);
+	n = breaker_allow(&w->db->breaker, &policy, want, now, probe);
+	if (n > 0)
+	{
+		int			granted = limiter_take(&w->db->limiter, settlement_rate_limit, n, now);
+
+		if (granted == 0 && *probe)
+		{
+			breaker_abandon_probe(&w->db->breaker);
+			*probe = false;
+		}
+		n = granted;
+	}
+	LWLockRelease(w->db->policy_lock);
+	return n;
+}
+
+void
+sender_return(Worker *w, int unused, bool probe_unused)
+{
+	if (unused == 0 && !probe_unused)
+		return;
+	LWLockAcquire(w->db->policy_lock, LW_EXCLUSIVE);
+	if (unused > 0 && settlement_rate_limit > 0)
+		limiter_return(&w->db->limiter, unused);
+	if (probe_unused)
+		breaker_abandon_probe(&w->db->breaker);
+	LWLockRelease(w->db->policy_lock);
+}
+
+/* ms until breaker and limiter may let one through; -1: only by hand. */
+long
+sender_wait_ms(Worker *w, TimestampTz now)
+{
+	BreakerPolicy policy;
+	int64		by_breaker;
+	int64		by_limiter;
+
+	breaker_policy(&policy);
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	by_breaker = breaker_wait_ms(&w->db->breaker, &policy, now);
+	by_limiter = limiter_wait_ms(&w->db->limiter, settlement_rate_limit, now);
+	LWLockRelease(w->db->policy_lock);
+	if (by_breaker < 0)
+		return -1;
+	return (long) Max(by_breaker, by_limiter);
+}
+
+static void
+report_result(Worker *w, const TradeFlight *flight)
+{
+	DbState    *db = w->db;
+	const Verdict *verdict = &flight->result.verdict;
+	TimestampTz now = flight->answered_at;
+	BreakerPolicy policy;
+	BreakerState before;
+	BreakerState after;
+
+	if (verdict->definite)
+		pg_atomic_write_u64(&db->last_definite_at, (uint64) now);
+
+	breaker_policy(&policy);
+	LWLockAcquire(db->policy_lock, LW_EXCLUSIVE);
+	before = db->breaker.state;
+	breaker_report(&db->breaker, &policy, verdict->signal, flight->hash,
+				   flight->probe, random_fraction(), now);
+	after = db->breaker.state;
+	if (verdict->slow_down)
+		limiter_slow_down(&db->limiter, verdict->retry_after_ms, now);
+	else if (verdict->signal == SIGNAL_ANSWERED)
+		limiter_relax(&db->limiter, now);
+	LWLockRelease(db->policy_lock);
+
+	if (before == BREAKER_CLOSED && after == BREAKER_OPEN)
+		ereport(LOG,
+				(errmsg("settlement circuit breaker opened: %s",
+						verdict->error_class ? verdict->error_class : "failure"),
+				 errdetail("http_status=%d message=%s",
+						   flight->result.facts.http_status, flight->result.message)));
+	else if (before != BREAKER_CLOSED && after == BREAKER_CLOSED)
+	{
+		ereport(LOG, (errmsg("settlement circuit breaker closed")));
+		shmem_wake_all_workers(db);
+	}
+}
+
+/* ---------------------------------------------------------------- submit */
+
+/*
+ * W3C trace context: the trade's own trace id when it has a valid one, else the
+ * idempotency key, which is as unique and can be found in the logs.
+ */
+static void
+make_traceparent(const TradeFlight *flight, char *out, size_t size)
+{
+	char		trace[33];
+	int			n = 0;
+	const char *from = flight->trace_id ? flight->trace_id : flight->key;
+
+	for (const char *p = from; *p != '\0' && n < 32; p++)
+		if (isxdigit((unsigned char) *p))
+			trace[n++] = tolower((unsigned char) *p);
+	trace[n] = '\0';
+	if (n < 32)
+	{
+		n = 0;
+		for (const char *p = flight->key; *p != '\0' && n < 32; p++)
+			if (*p != '-')
+				trace[n++] = *p;
+		trace[n] = '\0';
+	}
+	snprintf(out, size, "00-%s-%016llx-01", trace,
+			 (unsigned long long) (flight->hash ^ (uint64) flight->claimed_at) | 1);
+}
+
+/* A flight that we refuse to send ourselves. */
+static void
+answer_locally(Worker *w, TradeFlight *flight)
+{
+	memset(&flight->result, 0, sizeof(flight->result));
+	flight->result.verb = flight->verb;
+	strlcpy(flight->result.message, "not sent", sizeof(flight->result.message));
+	flight->answered_at = GetCurrentTimestamp();
+	flight->state = FLIGHT_ANSWERED;
+	w->answered[w->n_answered++] = flight;
+}
+
+static void
+submit(Worker *w, TradeFlight *flight)
+{
+	char		traceparent[64];
+	int			format = flight->format ? flight->format : wallet_request_format(w->client);
+
+	make_traceparent(flight, traceparent, sizeof(traceparent));
+	flight->sent_at = GetCurrentTimestamp();
+	flight->state = FLIGHT_SENT;
+	if (!wallet_client_submit(w->client, flight->verb, &flight->wire, flight->key,
+							  format, (int64) pg_atomic_read_u64(&w->db->epoch),
+							  traceparent, flight))
+		elog(ERROR, "the wallet client has no free connection");
+	shmem_count(w->db, flight->verb == WALLET_LOOKUP ? COUNT_LOOKUPS : COUNT_REQUESTS, 1);
+}
+
+void
+sender_submit(Worker *w, TradeFlight **flights, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Assert(flights[i]->state == FLIGHT_READY);
+		if (flights[i]->local_class != NULL)
+			answer_locally(w, flights[i]);
+		else
+			submit(w, flights[i]);
+	}
+}
+
+/* --------------------------------------------------------------- collect */
+
+/*
+ * The wallet never saw the key, and is sure to remember it if it had: send.
+ * The claim still covers it.
+ */
+static bool
+send_after_lookup(const TradeFlight *flight)
+{
+	return flight->verb == WALLET_LOOKUP &&
+		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
+		!past_idempotency_window(flight->first_sent_at, flight->answered_at);
+}
+
+void
+sender_collect(Worker *w)
+{
+	const WalletResult *result;
+
+	while ((result = wallet_client_next(w->client)) != NULL)
+	{
+		TradeFlight *flight = result->context;
+
+		Assert(flight->state == FLIGHT_SENT);
+		flight->result = *result;
+		flight->answered_at = GetCurrentTimestamp();
+		report_result(w, flight);
+		histogram_add(&w->db->duration[DURATION_REQUEST], result->duration_us);
+		if (flight->verb == WALLET_SETTLE &&
+			result->verdict.outcome != OUTCOME_SETTLED)
+			shmem_count(w->db, COUNT_REQUEST_FAILURES, 1);
+		if (result->verdict.outcome == OUTCOME_FENCED &&
+			flight->verb == WALLET_SETTLE)
+			pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
+
+		if (send_after_lookup(flight) && !w->stopping)
+		{
+			flight->verb = WALLET_SETTLE;
+			submit(w, flight);
+			continue;
+		}
+		flight->state = FLIGHT_ANSWERED;
+		w->answered[w->n_answered++] = flight;
+	}
+}

@@ -1,0 +1,250 @@
+/*
+ * turn.c
+ *	  One transaction of a worker: record what finished, move due rows on, claim
+ *	  as many trades as there are free slots.  One flush for all of it; what
+ *	  arrives during the flush makes the next turn, so batches fit the load.
+ *
+ * Requests leave after the commit.  After an error turn_aborted undoes what the
+ * turn did in memory, and the next one records evidence only.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "queue/apply.h"
+#include "queue/frontier.h"
+#include "queue/pauses.h"
+#include "shared/settings.h"
+#include "worker/worker.h"
+
+#define CHORES_MS	1000		/* marks are decided about this often */
+#define BUSY_MS		1			/* another worker scans: longer than a scan */
+
+static bool
+may_send(const Worker *w)
+{
+	return w->client != NULL && !w->reconfigure && !w->stopping &&
+		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
+		pg_atomic_read_u32(&w->db->recovered) != 0;
+}
+
+static int
+free_flights(const Worker *w)
+{
+	return Max(settlement_concurrency - w->pool->n_used, 0);
+}
+
+static bool
+something_to_claim(const Worker *w, TimestampTz now)
+{
+	if (w->more || pg_atomic_read_u64(&w->db->announced) != w->announced_seen ||
+		frontier_has_work(w->db))
+		return true;
+	/* what nobody announced is found by tidying up */
+	return TimestampDifferenceExceeds(w->chores_at, now, CHORES_MS) &&
+		(frontier_has_chores(w->db) ||
+		 TimestampDifferenceExceeds(w->chores_at, now, settlement_poll_interval));
+}
+
+static bool
+wants_claim(Worker *w, TimestampTz now)
+{
+	return may_send(w) && free_flights(w) > 0 && now >= w->retry_claim_at &&
+		something_to_claim(w, now) && sender_wait_ms(w, now) == 0;
+}
+
+static bool
+wants_due(Worker *w, TimestampTz now)
+{
+	return may_send(w) && free_flights(w) > 0 &&
+		(TimestampTz) pg_atomic_read_u64(&w->db->next_due) <= now &&
+		sender_wait_ms(w, now) == 0;
+}
+
+bool
+turn_needed(Worker *w, TimestampTz now)
+{
+	if (now < w->retry_turn_at)
+		return false;
+	return w->n_answered > 0 || wants_claim(w, now) || wants_due(w, now) ||
+		pauses_version() != pg_atomic_read_u64(&w->db->pauses_version);
+}
+
+static void
+finish_part(Worker *w, Turn *turn)
+{
+	Finish	   *finish = &turn->finish;
+
+	finish->n = w->n_answered;
+	if (finish->n == 0)
+		return;
+	finish->flights = palloc(sizeof(TradeFlight *) * finish->n);
+	memcpy(finish->flights, w->answered, sizeof(TradeFlight *) * finish->n);
+	finish->client = w->client;
+	finish->evidence_only = w->evidence_only;
+	apply_begin_transaction();
+	finish_trades(w->db, w->slot_index, finish);
+}
+
+static void
+due_part(Worker *w, Turn *turn, TimestampTz now)
+{
+	if (!wants_due(w, now))
+		return;
+	if (pg_atomic_read_u64(&w->db->next_due) == 0)
+		due_look(w->db);
+	if ((TimestampTz) pg_atomic_read_u64(&w->db->next_due) <= now)
+		due_move(w->db, free_flights(w), &turn->due);
+}
+
+static void
+claim_part(Worker *w, Turn *turn, TimestampTz now)
+{
+	int			want = free_flights(w) + turn->finish.n;
+	uint64		announced;
+
+	if (!may_send(w) || want == 0 ||
+		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
+		return;
+	want = Min(want, settlement_concurrency);
+	turn->allowed = sender_allow(w, want, &turn->probe);
+	if (turn->allowed == 0)
+		return;
+	announced = pg_atomic_read_u64(&w->db->announced);
+	pg_memory_barrier();
+	turn->claimed = true;
+	claim_trades(w->db, w->slot_index, w->pool, w->client, turn->allowed, &turn->claim);
+	w->more = turn->claim.more;
+	if (turn->claim.busy)
+		w->retry_claim_at = TimestampTzPlusMilliseconds(now, BUSY_MS);
+	else
+	{
+		w->announced_seen = announced;
+		w->chores_at = now;
+	}
+}
+
+static void
+refresh_pauses(Worker *w)
+{
+	if (pauses_version() == pg_atomic_read_u64(&w->db->pauses_version))
+		return;
+	SPI_connect();
+	pauses_refresh(w->db);
+	SPI_finish();
+}
+
+/*
+ * A turn that took as long as a takeover waits for may have lost its claim: ask
+ * before anything is sent.
+ */
+static bool
+claim_stands(Worker *w, Turn *turn)
+{
+	OpenClaim  *claim = turn->claim.flights[0]->claim;
+
+	if (!TimestampDifferenceExceeds(w->beat_at, GetCurrentTimestamp(),
+									settlement_request_timeout))
+		return true;
+	session_begin();
+	claim_recheck(&claim, 1);
+	session_commit();
+	return !claim->lost;
+}
+
+static void
+send_claimed(Worker *w, Turn *turn)
+{
+	Claim	   *claim = &turn->claim;
+
+	if (claim->n > 0 && (ProcDiePending || !claim_stands(w, turn)))
+	{
+		/* not durable for sure, or not ours: recovery will see to them */
+		for (int i = 0; i < claim->n; i++)
+			flight_release(w->pool, claim->flights[i]);
+		sender_return(w, turn->allowed, turn->probe);
+		return;
+	}
+	sender_return(w, turn->allowed - claim->n, turn->probe && claim->n == 0);
+	if (turn->probe && claim->n > 0)
+		claim->flights[0]->probe = true;
+	sender_submit(w, claim->flights, claim->n);
+}
+
+static void
+turn_committed(Worker *w)
+{
+	Turn	   *turn = &w->turn;
+
+	/* from here on nothing of the turn can be undone */
+	turn->active = false;
+	w->n_answered = 0;
+	w->evidence_only = false;
+	w->aborts_in_row = 0;
+	w->retry_turn_at = 0;
+	finish_committed(w->db, w->slot_index, w->pool, &turn->finish);
+	if (turn->due.n_queued + turn->due.n_dead + turn->due.n_held > 0)
+		due_committed(w->db, &turn->due);
+	if (turn->claimed)
+	{
+		claim_committed(w->db, w->slot_index, w->pool, &turn->claim);
+		send_claimed(w, turn);
+	}
+	if (w->more && !turn->claim.busy)
+		shmem_wake_worker(w->db);
+	pg_atomic_write_u64(&w->slot->pauses_seen, pauses_version());
+}
+
+void
+turn_run(Worker *w)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	MemoryContext old;
+
+	MemoryContextReset(w->turn_context);
+	memset(&w->turn, 0, sizeof(w->turn));
+	w->turn.active = true;
+
+	session_begin();
+	old = MemoryContextSwitchTo(w->turn_context);
+	refresh_pauses(w);
+	finish_part(w, &w->turn);
+	due_part(w, &w->turn, start);
+	claim_part(w, &w->turn, start);
+	MemoryContextSwitchTo(old);
+	session_commit();
+	MemoryContextSwitchTo(w->turn_context);
+	turn_committed(w);
+	MemoryContextSwitchTo(old);
+
+	shmem_count(w->db, COUNT_TURNS, 1);
+	histogram_add(&w->db->duration[DURATION_TURN], GetCurrentTimestamp() - start);
+}
+
+void
+turn_aborted(Worker *w)
+{
+	Turn	   *turn = &w->turn;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!turn->active)
+		return;
+	turn->active = false;
+	finish_aborted(&turn->finish);
+	if (turn->claimed)
+		claim_abandon(w->db, w->slot_index, w->pool, &turn->claim);
+	sender_return(w, turn->allowed, turn->probe);
+	w->more = true;
+	w->evidence_only = true;
+	w->aborts_in_row++;
+	/* the second and later ones in a row wait, up to a second */
+	if (w->aborts_in_row > 1)
+		w->retry_turn_at = TimestampTzPlusMilliseconds(now,
+													   Min(10 << Min(w->aborts_in_row, 7), 1000));
+	shmem_count(w->db, COUNT_TURN_ABORTS, 1);
+}

@@ -1,0 +1,313 @@
+/*
+ * upkeep.c
+ *	  What a worker does between turns: whether this database may send, claims of
+ *	  workers that are gone, outcomes that wait to be applied, old attempts.
+ *
+ * Each step is its own short transaction.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "queue/identity.h"
+#include "queue/recover.h"
+#include "queue/statement.h"
+#include "queue/unapplied.h"
+#include "shared/settings.h"
+#include "worker/slots.h"
+#include "worker/worker.h"
+
+#define STATE_CHECK_MS		1000
+#define RETENTION_MS		60000
+#define RETENTION_BATCH		5000
+#define UNAPPLIED_BATCH		100
+
+static Statement extension_version = {
+	"SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'settlement'", 0
+};
+
+static Statement delete_old_attempts = {
+	"DELETE FROM settlement.attempts WHERE ctid = ANY (ARRAY("
+	"SELECT ctid FROM settlement.attempts WHERE at < $1 LIMIT $2))",
+	2, {TIMESTAMPTZOID, INT4OID}
+};
+
+/* ------------------------------------------------------ may we send at all */
+
+static bool
+versions_agree(void)
+{
+	bool		agree = false;
+
+	SPI_connect();
+	statement_run(&extension_version, NULL);
+	if (SPI_processed == 1)
+	{
+		bool		isnull;
+		char	   *version = TextDatumGetCString(result_value(0, 1, &isnull));
+
+		agree = strcmp(version, SETTLEMENT_VERSION) == 0;
+	}
+	SPI_finish();
+	return agree;
+}
+
+static SendState
+database_state(Worker *w)
+{
+	SendState	state;
+
+	session_begin();
+	if (!versions_agree())
+		state = SEND_VERSION;
+	else
+		state = identity_check(w->db);
+	session_commit();
+	return state;
+}
+
+static SendState
+find_state(Worker *w)
+{
+	if (RecoveryInProgress())
+		return SEND_STANDBY;
+	if (!settlement_enabled)
+		return SEND_DISABLED;
+	if ((w->client == NULL || w->reconfigure) && w->pool->n_used == 0)
+	{
+		SendState	state = sender_configure(w);
+
+		if (state != SEND_OK)
+			return state;
+	}
+	return database_state(w);
+}
+
+static void
+say_state(SendState state)
+{
+	switch (state)
+	{
+		case SEND_OK:
+			ereport(LOG, (errmsg("settlement worker sends to the wallet")));
+			break;
+		case SEND_NO_URL:
+			ereport(LOG,
+					(errmsg("settlement sends nothing: settlement.wallet_url is not set"),
+					 errhint("Set it in postgresql.conf or with ALTER DATABASE ... SET, and reload.")));
+			break;
+		case SEND_FENCED:
+			ereport(LOG,
+					(errmsg("settlement sends nothing: this database is not the one that may send"),
+					 errhint("If it is not a copy of a database that still sends, call settlement.adopt(reason).")));
+			break;
+		case SEND_VERSION:
+			ereport(LOG,
+					(errmsg("settlement sends nothing: library version %s and the extension's SQL objects differ",
+							SETTLEMENT_VERSION),
+					 errhint("Run ALTER EXTENSION settlement UPDATE, or restart the server with the matching library.")));
+			break;
+		default:
+			ereport(LOG, (errmsg("settlement sends nothing: %s", send_state_name(state))));
+	}
+}
+
+static void
+check_state(Worker *w, TimestampTz now)
+{
+	static SendState said = SEND_STARTING;
+	SendState	before = pg_atomic_read_u32(&w->db->send_state);
+	SendState	state;
+
+	/* a new client only when the old one has nothing in flight */
+	if (w->reconfigure && w->pool->n_used > 0)
+		return;
+	/* an idle database in good order is looked at seldom, all others often */
+	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled)
+		return;
+	if (!w->reconfigure && w->state_checked_at != 0 &&
+		!TimestampDifferenceExceeds(w->state_checked_at, now, STATE_CHECK_MS))
+		return;
+	w->state_checked_at = now;
+	state = find_state(w);
+	if (before == SEND_STALE_EPOCH && state == SEND_OK && !identity_epoch_raised(w->db))
+		state = SEND_STALE_EPOCH;
+	pg_atomic_write_u32(&w->db->send_state, state);
+	if (state != said)
+		say_state(state);
+	said = state;
+	if (state == SEND_OK && before != SEND_OK)
+		shmem_wake_all_workers(w->db);
+}
+
+/* -------------------------------------------------------------- recovery */
+
+static void
+recover_boots(Worker *w)
+{
+	int			n_claims = RECOVER_BATCH;
+	int			total = 0;
+
+	if (pg_atomic_read_u32(&w->db->recovered) != 0 ||
+		pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+		return;
+	while (n_claims == RECOVER_BATCH)
+	{
+		int			n = 0;
+
+		session_begin();
+		n_claims = recover_other_boots(w->db, &n);
+		session_commit();
+		total += n;
+		CHECK_FOR_INTERRUPTS();
+	}
+	pg_atomic_write_u32(&w->db->recovered, 1);
+	pg_atomic_write_u64(&w->db->next_due, 0);
+	shmem_count(w->db, COUNT_RECOVERED, total);
+	if (total > 0)
+		ereport(LOG,
+				(errmsg("settlement took over %d trades that were in flight before the restart", total)));
+	shmem_wake_all_workers(w->db);
+}
+
+/* Move every claim of a slot; returns the number of trades. */
+static int
+take_slot_claims(Worker *w, int slot)
+{
+	int			n_claims = RECOVER_BATCH;
+	int			total = 0;
+
+	while (n_claims == RECOVER_BATCH)
+	{
+		int			n = 0;
+
+		session_begin();
+		n_claims = recover_slot_claims(w->db, slot, &n);
+		session_commit();
+		total += n;
+		pg_atomic_fetch_sub_u64(&w->db->depth, n);
+	}
+	if (total > 0)
+	{
+		pg_atomic_write_u64(&w->db->next_due, 0);
+		shmem_count(w->db, COUNT_RECOVERED, total);
+	}
+	return total;
+}
+
+/* One worker at a time recovers a database's orphans. */
+static bool
+recovery_begin(Worker *w)
+{
+	uint32		nobody = 0;
+
+	return pg_atomic_compare_exchange_u32(&w->db->recoverer, &nobody, w->slot_index + 1);
+}
+
+static void
+recovery_end(Worker *w)
+{
+	uint32		me = w->slot_index + 1;
+
+	pg_atomic_compare_exchange_u32(&w->db->recoverer, &me, 0);
+}
+
+static void
+recover_orphan(Worker *w, int index)
+{
+	WorkerSlot *slot = &settlement_shared->slots[index];
+	uint32		generation = slot->generation;
+	int			n;
+
+	n = take_slot_claims(w, index);
+	recover_slot_flights(w->db, index);
+	slot_free_orphan(index, generation);
+	ereport(LOG,
+			(errmsg("settlement took over %d trades from a worker that is gone", n)));
+}
+
+/* Its process lives, but has not come by for longer than any request lasts. */
+static bool
+is_frozen(WorkerSlot *slot, TimestampTz now)
+{
+	return slot->state == SLOT_RUNNING && slot->n_flights > 0 &&
+		TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&slot->heartbeat),
+								   now, settlement_request_timeout + TAKEOVER_GRACE_MS);
+}
+
+static void
+recover_workers(Worker *w, TimestampTz now)
+{
+	int			index = shmem_db_index(w->db);
+
+	for (int i = 0; i < settlement_shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &settlement_shared->slots[i];
+
+		if (slot->db != index || i == w->slot_index)
+			continue;
+		if (slot->state == SLOT_ORPHANED && recovery_begin(w))
+		{
+			if (slot->state == SLOT_ORPHANED && slot->db == index)
+				recover_orphan(w, i);
+			recovery_end(w);
+		}
+		else if (is_frozen(slot, now) && recovery_begin(w))
+		{
+			int			n = take_slot_claims(w, i);
+
+			recovery_end(w);
+			if (n > 0)
+				ereport(LOG,
+						(errmsg("settlement took over %d trades from worker %d, which does not respond",
+								n, (int) slot->pid)));
+		}
+	}
+}
+
+/* ------------------------------------------------------------- retention */
+
+static void
+forget_attempts(Worker *w, TimestampTz now)
+{
+	Datum		values[2];
+
+	if (!TimestampDifferenceExceeds(w->retention_at, now, RETENTION_MS))
+		return;
+	w->retention_at = now;
+	session_begin();
+	SPI_connect();
+	values[0] = TimestampTzGetDatum(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC);
+	values[1] = Int32GetDatum(RETENTION_BATCH);
+	statement_run(&delete_old_attempts, values);
+	SPI_finish();
+	session_commit();
+}
+
+void
+upkeep(Worker *w, TimestampTz now)
+{
+	if (now < w->retry_turn_at)
+		return;
+	check_state(w, now);
+	recover_boots(w);
+	recover_workers(w, now);
+	if ((TimestampTz) pg_atomic_read_u64(&w->db->next_apply) <= now &&
+		!RecoveryInProgress())
+		unapplied_run(w->db, UNAPPLIED_BATCH);
+	if (!w->stopping)
+		forget_attempts(w, now);
+}
+
+void
+upkeep_aborted(Worker *w)
+{
+	recovery_end(w);
+}

@@ -1,0 +1,312 @@
+/*
+ * worker.c
+ *	  A settlement worker: its process and its loop.
+ *
+ * The loop: see what the sockets have, do a turn if there is something to
+ * record or to claim, look after the rest, wait for the latch or a socket.  No
+ * transaction is open while it waits or while a request is in flight.
+ *
+ * SIGTERM, or the launcher's request to stop: nothing new is claimed, requests
+ * in flight are waited for up to settlement.shutdown_timeout and recorded; what
+ * is left then is recovered by others as maybe executed.
+ */
+#include "postgres.h"
+
+#include <sys/resource.h>
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/timeout.h"
+
+#include "pgver.h"
+#include "queue/apply.h"
+#include "shared/settings.h"
+#include "worker/slots.h"
+#include "worker/worker.h"
+
+/* A worker that cannot get a transaction through this often starts afresh. */
+#define MAX_ABORTS_IN_ROW	20
+
+/* ----------------------------------------------------------------- start */
+
+/* Each request in flight may need a connection. */
+static void
+raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	if (limit.rlim_cur < limit.rlim_max)
+	{
+		limit.rlim_cur = limit.rlim_max;
+		(void) setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static Worker *
+worker_create(int slot_index)
+{
+	Worker	   *w = MemoryContextAllocZero(TopMemoryContext, sizeof(Worker));
+	MemoryContext context;
+
+	w->slot_index = slot_index;
+	w->slot = &settlement_shared->slots[slot_index];
+	w->db = &settlement_shared->databases[w->slot->db];
+	context = AllocSetContextCreate(TopMemoryContext, "settlement flights",
+									ALLOCSET_DEFAULT_SIZES);
+	w->pool = flight_pool_create(context);
+	w->turn_context = AllocSetContextCreate(TopMemoryContext, "settlement turn",
+											ALLOCSET_DEFAULT_SIZES);
+	w->more = true;
+	return w;
+}
+
+static void
+beat(Worker *w)
+{
+	w->beat_at = GetCurrentTimestamp();
+	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
+}
+
+static void
+start_signals(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	/* a cancelled wait for a standby would not be a durable claim */
+	pqsignal(SIGINT, SIG_IGN);
+	BackgroundWorkerUnblockSignals();
+}
+
+/* ------------------------------------------------------------------ wait */
+
+static void
+build_wait_set(Worker *w)
+{
+	if (w->wait_set != NULL)
+		FreeWaitEventSet(w->wait_set);
+	w->wait_set = create_wait_event_set_compat(TopMemoryContext, 3);
+	AddWaitEventToSet(w->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(w->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	if (w->client != NULL)
+		AddWaitEventToSet(w->wait_set, WL_SOCKET_READABLE,
+						  wallet_client_fd(w->client), NULL, NULL);
+}
+
+static long
+ms_until(TimestampTz now, TimestampTz then)
+{
+	if (then <= now)
+		return 0;
+	if (then - now > INT64CONST(3600) * USECS_PER_SEC)
+		return 3600 * 1000L;
+	return (long) ((then - now) / 1000) + 1;
+}
+
+static long
+wait_time(Worker *w, TimestampTz now)
+{
+	long		timeout = settlement_poll_interval;
+	int			client_ms;
+	long		sender_ms;
+
+	if (w->client != NULL)
+	{
+		client_ms = wallet_client_timeout_ms(w->client);
+		if (client_ms >= 0)
+			timeout = Min(timeout, client_ms);
+	}
+	if (w->stopping)
+		timeout = Min(timeout, ms_until(now, w->stop_deadline));
+	if (w->retry_turn_at > now)
+		return Min(timeout, ms_until(now, w->retry_turn_at));
+	timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_apply)));
+	if (w->stopping || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+		return timeout;
+
+	sender_ms = sender_wait_ms(w, now);
+	if (sender_ms > 0)
+		return Min(timeout, sender_ms);
+	if (sender_ms == 0 && w->pool->n_used < settlement_concurrency)
+	{
+		timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_due)));
+		if (w->retry_claim_at > now)
+			timeout = Min(timeout, ms_until(now, w->retry_claim_at));
+	}
+	return timeout;
+}
+
+static void
+wait_for_work(Worker *w)
+{
+	WaitEvent	event;
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* say that we wait, then look once more: a commit in between wakes us */
+	pg_atomic_write_u32(&w->slot->idle,
+						!w->stopping && w->pool->n_used < settlement_concurrency);
+	pg_memory_barrier();
+	if (!turn_needed(w, now))
+		(void) WaitEventSetWait(w->wait_set, wait_time(w, now), &event, 1,
+								PG_WAIT_EXTENSION);
+	pg_atomic_write_u32(&w->slot->idle, 0);
+	ResetLatch(MyLatch);
+}
+
+/* ------------------------------------------------------------------ loop */
+
+static void
+begin_stopping(Worker *w)
+{
+	if (w->stopping)
+		return;
+	w->stopping = true;
+	w->stop_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   settlement_shutdown_timeout);
+}
+
+static void
+handle_requests(Worker *w)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ShutdownRequestPending || slot_stop_requested())
+		begin_stopping(w);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		w->reconfigure = true;
+		w->state_checked_at = 0;
+	}
+}
+
+/* All is recorded, or there is no more time. */
+static bool
+may_leave(Worker *w)
+{
+	if (!w->stopping)
+		return false;
+	return w->pool->n_used == 0 || GetCurrentTimestamp() >= w->stop_deadline;
+}
+
+static void
+report_activity(Worker *w)
+{
+	static int	reported = -1;
+
+	if (w->pool->n_used == reported)
+		return;
+	reported = w->pool->n_used;
+	if (reported == 0)
+		pgstat_report_activity(STATE_IDLE, NULL);
+	else
+		pgstat_report_activity(STATE_RUNNING, "settling trades");
+}
+
+static void
+loop(Worker *w)
+{
+	while (!may_leave(w))
+	{
+		WalletClient *client = w->client;
+		TimestampTz now;
+
+		beat(w);
+		handle_requests(w);
+		if (w->client != NULL)
+		{
+			wallet_client_run(w->client);
+			sender_collect(w);
+		}
+		now = GetCurrentTimestamp();
+		if (turn_needed(w, now))
+			turn_run(w);
+		upkeep(w, now);
+		report_activity(w);
+		if (w->client != client || w->wait_set == NULL)
+			build_wait_set(w);
+		wait_for_work(w);
+	}
+}
+
+/*
+ * After an error: undo the turn in memory as the transaction was undone in the
+ * database.  What was sent stays in flight, what was answered is still here.
+ */
+static void
+recover_from_error(Worker *w)
+{
+	error_context_stack = NULL;
+	HOLD_INTERRUPTS();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	turn_aborted(w);
+	upkeep_aborted(w);
+	RESUME_INTERRUPTS();
+	if (w->aborts_in_row >= MAX_ABORTS_IN_ROW)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("settlement worker gives up after %d failed transactions in a row",
+						w->aborts_in_row)));
+}
+
+static void
+run(Worker *w)
+{
+	sigjmp_buf *outer = PG_exception_stack;
+	sigjmp_buf	on_error;
+
+	if (sigsetjmp(on_error, 1) != 0)
+		recover_from_error(w);
+	PG_exception_stack = &on_error;
+	loop(w);
+	PG_exception_stack = outer;
+}
+
+void
+settlement_worker_main(Datum main_arg)
+{
+	int			slot_index = DatumGetInt32(main_arg);
+	WorkerArgs	args;
+	Worker	   *w;
+	const char *why;
+
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	start_signals();
+	slot_attach(slot_index, args.generation);
+	BackgroundWorkerInitializeConnectionByOid(args.database, InvalidOid, 0);
+	session_start();
+	raise_file_limit();
+	why = wallet_global_init();
+	if (why != NULL)
+		ereport(FATAL,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("the HTTP library cannot be used: %s", why)));
+	w = worker_create(slot_index);
+	beat(w);
+	run(w);
+
+	if (w->pool->n_used > 0)
+		ereport(LOG,
+				(errmsg("settlement worker stops with %d trades in flight",
+						w->pool->n_used)));
+	slot_detach_clean();
+	proc_exit(0);
+}

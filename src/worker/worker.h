@@ -1,0 +1,94 @@
+/*
+ * worker.h
+ *	  One worker: what it holds, and the parts of its loop.
+ *
+ *	  worker.c   process: start, loop, waiting, leaving
+ *	  turn.c     one transaction: record, move due rows, claim
+ *	  sender.c   requests: submit, collect, tell breaker and limiter
+ *	  upkeep.c   between turns: recovery, identity, unapplied rows, retention
+ *	  session.c  settings of the session that must not be what the user set
+ */
+#ifndef SETTLEMENT_WORKER_WORKER_H
+#define SETTLEMENT_WORKER_WORKER_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+
+#include "queue/claim.h"
+#include "queue/due.h"
+#include "queue/finish.h"
+#include "queue/flight.h"
+#include "shared/shmem.h"
+#include "wallet/client.h"
+
+/* Beyond request_timeout, how long a worker may be silent before others take
+ * its claims over. */
+#define TAKEOVER_GRACE_MS	10000
+
+/* The transaction under way; survives an error, so that it can be undone. */
+typedef struct Turn
+{
+	bool		active;
+	Finish		finish;
+	Claim		claim;
+	Due			due;
+	bool		claimed;		/* claim_trades was called */
+	int			allowed;		/* by breaker and limiter */
+	bool		probe;			/* ... as the half-open probe */
+} Turn;
+
+typedef struct Worker
+{
+	int			slot_index;
+	WorkerSlot *slot;
+	DbState    *db;
+	WalletClient *client;		/* NULL: cannot send now */
+	bool		reconfigure;	/* settings changed: a new client when drained */
+	bool		stopping;
+	TimestampTz stop_deadline;
+	FlightPool *pool;
+	MemoryContext turn_context;
+	WaitEventSet *wait_set;
+
+	int			n_answered;
+	TradeFlight *answered[MAX_CONCURRENCY];
+
+	uint64		announced_seen; /* db->announced at the last scan */
+	bool		more;			/* the last scan did not see the end */
+	bool		evidence_only;	/* the last turn aborted */
+	int			aborts_in_row;
+	TimestampTz retry_turn_at;	/* after aborts */
+	TimestampTz retry_claim_at; /* another worker was scanning */
+	TimestampTz beat_at;
+	TimestampTz chores_at;
+	TimestampTz state_checked_at;
+	TimestampTz retention_at;
+	Turn		turn;
+} Worker;
+
+/* turn.c */
+extern bool turn_needed(Worker *w, TimestampTz now);
+extern void turn_run(Worker *w);
+extern void turn_aborted(Worker *w);
+
+/* sender.c */
+extern SendState sender_configure(Worker *w);
+extern void sender_submit(Worker *w, TradeFlight **flights, int n);
+extern void sender_collect(Worker *w);
+extern int	sender_allow(Worker *w, int want, bool *probe);
+extern void sender_return(Worker *w, int unused, bool probe_unused);
+extern long sender_wait_ms(Worker *w, TimestampTz now);
+
+/* upkeep.c */
+extern void upkeep(Worker *w, TimestampTz now);
+extern void upkeep_aborted(Worker *w);
+
+/* session.c */
+extern void session_start(void);
+extern void session_begin(void);
+extern void session_commit(void);
+
+extern PGDLLEXPORT void settlement_worker_main(Datum main_arg);
+
+#endif
