@@ -22,10 +22,14 @@ typedef enum BreakerState
 	BREAKER_HALF_OPEN
 } BreakerState;
 
+/* How many different trades with SIGNAL_SUSPECT are told apart. */
+#define BREAKER_SUSPECTS_MAX	8
+
 typedef struct BreakerPolicy
 {
-	int			failures;		/* SIGNAL_FAILED in a row that open it */
-	int			suspects;		/* SIGNAL_SUSPECT of different trades in a row */
+	int			failures;		/* SIGNAL_FAILED in a row that open it; 0: never */
+	int			suspects;		/* SIGNAL_SUSPECT of different trades in a row;
+								 * 0: never; at most BREAKER_SUSPECTS_MAX */
 	int64_t		initial_open_ms;
 	int64_t		max_open_ms;	/* open time doubles up to this */
 	int64_t		probe_timeout_ms;	/* a probe that never reports is given up */
@@ -37,7 +41,7 @@ typedef struct Breaker
 	bool		manual;			/* opened by an operator: stays until closed */
 	int			failures_in_row;
 	int			suspects_in_row;
-	uint64_t	last_suspect;	/* hash of the trade that drew the last one */
+	uint64_t	suspect[BREAKER_SUSPECTS_MAX];	/* hashes of those trades */
 	int64_t		open_ms;		/* present open time */
 	int64_t		open_until_us;
 	int64_t		probe_since_us; /* 0: no probe under way */

@@ -29,8 +29,8 @@ extern int	limiter_take(Limiter *l, double rate, int want, int64_t now_us);
 extern void limiter_return(Limiter *l, int unused);
 
 /*
- * The wallet said "slow down": nothing starts before Retry-After (>= 0, clamped
- * to RETRY_AFTER_MAX_MS), or, without one, for a hold that doubles from 100 ms
+ * The wallet said "slow down": nothing starts before Retry-After (> 0, clamped
+ * to RETRY_AFTER_MAX_MS), or, without one (or with 0), for a hold that doubles from 100 ms
  * to 5 s while it goes on.  limiter_relax is called for each good answer.
  */
 extern void limiter_slow_down(Limiter *l, int64_t retry_after_ms, int64_t now_us);

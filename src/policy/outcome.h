@@ -102,7 +102,7 @@ typedef struct Verdict
  * error_class is one of: rejected (the adapter may refine it), key_conflict,
  * stale_epoch, wallet_reply, wallet_pending, in_progress, rate_limited,
  * network, network_timeout, wallet_auth, wallet_path, wallet_redirect,
- * wallet_error.
+ * wallet_error.  outcome.c has the table.
  */
 extern Verdict outcome_of_settle(const AttemptFacts *facts);
 
@@ -120,6 +120,9 @@ typedef enum LookupOutcome
  * The verdict on one GET of a key.  verdict (may be NULL) receives what the
  * breaker and the retry need to know.  Only an answer with CODE_UNKNOWN_KEY is
  * LOOKUP_UNKNOWN_KEY; a bare 404 (a proxy, a wrong path) is LOOKUP_FAILED.
+ * A look-up is never chargeable; its verdict has the outcome UNKNOWN when it
+ * failed, and the error class unknown_key (outcome NOT_EXECUTED) when the wallet
+ * never saw the key.
  */
 extern LookupOutcome outcome_of_lookup(const AttemptFacts *facts, Verdict *verdict);
 

@@ -13,7 +13,8 @@ typedef struct RetryPolicy
 	int64_t		initial_backoff_ms;
 	double		multiplier;		/* >= 1 */
 	int64_t		max_backoff_ms;
-	double		jitter;			/* 0..1: the delay is spread by +- this part */
+	double		jitter;			/* 0..1: the delay is spread by +- this part,
+								 * and never beyond max_backoff_ms */
 } RetryPolicy;
 
 /* Longest Retry-After that is honoured. */

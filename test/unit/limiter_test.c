@@ -1,0 +1,202 @@
+/*
+ * limiter_test.c
+ *	  Token bucket and hold.
+ */
+#include "unit.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "policy/limiter.h"
+#include "policy/retry.h"
+
+static const int64_t start = 10 * SECOND;
+
+static Limiter
+fresh(void)
+{
+	Limiter		l;
+
+	limiter_init(&l, start);
+	return l;
+}
+
+static void
+no_rate_no_limit(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 0, 1000000, start), 1000000);
+	assert_int_equal(limiter_take(&l, -1, 5, start), 5);
+	assert_int_equal(limiter_take(&l, NAN, 5, start), 5);
+	assert_int_equal(limiter_wait_ms(&l, 0, start), 0);
+	assert_int_equal(limiter_take(&l, 0, -5, start), 0);
+}
+
+static void
+burst_then_rate(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
+	assert_int_equal(limiter_take(&l, 100, 1000, start), 0);
+	assert_int_equal(limiter_wait_ms(&l, 100, start), 10);
+	assert_int_equal(limiter_take(&l, 100, 1000, start + 9 * MS), 0);
+	assert_int_equal(limiter_take(&l, 100, 1000, start + 10 * MS), 1);
+	assert_int_equal(limiter_take(&l, 100, 1000, start + 60 * SECOND), 10);
+}
+
+static void
+slow_rates_work(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 0.5, 10, start), 1);
+	assert_int_equal(limiter_wait_ms(&l, 0.5, start), 2000);
+	assert_int_equal(limiter_take(&l, 0.5, 10, start + 2 * SECOND), 1);
+}
+
+static void
+unused_tokens_come_back(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 100, 10, start), 10);
+	limiter_return(&l, 4);
+	assert_int_equal(limiter_take(&l, 100, 10, start), 4);
+	limiter_return(&l, 1000);
+	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
+}
+
+/* Over t seconds at most burst + rate * t, and not much less when asked often. */
+static void
+long_run_keeps_the_rate(void **state)
+{
+	Limiter		l = fresh();
+	int64_t		now = start;
+	int64_t		taken = 0;
+
+	(void) state;
+	srandom(1);
+	while (now < start + 100 * SECOND)
+	{
+		taken += limiter_take(&l, 777, 1 + (int) (random() % 64), now);
+		now += random() % (20 * MS);
+	}
+	assert_true(taken <= 77.7 + 777 * 100.02);
+	assert_true(taken >= 777 * 99);
+}
+
+static void
+wait_is_enough(void **state)
+{
+	const double rates[] = {0.01, 0.3, 1, 7, 10, 33.3, 1000, 99999};
+
+	(void) state;
+	for (size_t i = 0; i < LENGTH(rates); i++)
+	{
+		Limiter		l = fresh();
+		int64_t		now = start;
+
+		for (int n = 0; n < 200; n++)
+		{
+			if (limiter_take(&l, rates[i], 1, now) == 1)
+				continue;
+			now += limiter_wait_ms(&l, rates[i], now) * MS;
+			assert_int_equal(limiter_take(&l, rates[i], 1, now), 1);
+		}
+	}
+}
+
+static void
+retry_after_holds_everything(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	limiter_slow_down(&l, 3000, start);
+	assert_int_equal(limiter_wait_ms(&l, 0, start), 3000);
+	assert_int_equal(limiter_take(&l, 0, 64, start + 3 * SECOND - 1), 0);
+	assert_int_equal(limiter_take(&l, 0, 64, start + 3 * SECOND), 64);
+}
+
+static void
+retry_after_is_clamped(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	limiter_slow_down(&l, INT64_MAX, start);
+	assert_int_equal(limiter_wait_ms(&l, 0, start), RETRY_AFTER_MAX_MS);
+}
+
+static void
+shorter_retry_after_does_not_shorten_a_hold(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	limiter_slow_down(&l, 3000, start);
+	limiter_slow_down(&l, 1000, start);
+	limiter_slow_down(&l, -1, start);
+	assert_int_equal(limiter_wait_ms(&l, 0, start), 3000);
+}
+
+/* 64 answers of 429 at once are one word, not 64 doublings. */
+static void
+hold_doubles_once_per_hold(void **state)
+{
+	const int64_t expected[] = {100, 200, 400, 800, 1600, 3200, 5000, 5000};
+	Limiter		l = fresh();
+	int64_t		now = start;
+
+	(void) state;
+	for (size_t i = 0; i < LENGTH(expected); i++)
+	{
+		for (int n = 0; n < 64; n++)
+			limiter_slow_down(&l, n % 2 - 1, now);
+		assert_int_equal(limiter_wait_ms(&l, 0, now), expected[i]);
+		limiter_relax(&l, now);
+		now += expected[i] * MS;
+	}
+	limiter_relax(&l, now);
+	limiter_slow_down(&l, -1, now);
+	assert_int_equal(limiter_wait_ms(&l, 0, now), 100);
+}
+
+static void
+clock_set_back_does_not_hang_it(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
+	limiter_slow_down(&l, 3000, start + 3600 * SECOND);
+	assert_int_equal(limiter_take(&l, 0, 5, start), 5);
+	assert_int_equal(limiter_take(&l, 100, 1000, 0), 0);
+	assert_int_equal(limiter_take(&l, 100, 1000, SECOND), 10);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(no_rate_no_limit),
+		cmocka_unit_test(burst_then_rate),
+		cmocka_unit_test(slow_rates_work),
+		cmocka_unit_test(unused_tokens_come_back),
+		cmocka_unit_test(long_run_keeps_the_rate),
+		cmocka_unit_test(wait_is_enough),
+		cmocka_unit_test(retry_after_holds_everything),
+		cmocka_unit_test(retry_after_is_clamped),
+		cmocka_unit_test(shorter_retry_after_does_not_shorten_a_hold),
+		cmocka_unit_test(hold_doubles_once_per_hold),
+		cmocka_unit_test(clock_set_back_does_not_hang_it),
+	};
+
+	return cmocka_run_group_tests_name("limiter", tests, NULL, NULL);
+}
