@@ -15,12 +15,15 @@ CREATE TABLE settlement.attached (
     columns      jsonb NOT NULL,
     key_columns  name[] NOT NULL,
     attached_at  timestamptz NOT NULL DEFAULT now(),
-    attached_by  name NOT NULL DEFAULT current_user
+    attached_by  name NOT NULL DEFAULT current_user,
+    detached_at  timestamptz
 ) USING heap;
 COMMENT ON TABLE settlement.attached IS 'Trade tables whose new rows are settled.';
 COMMENT ON COLUMN settlement.attached.source IS 'Part of each idempotency key: nodes and re-created tables that hold the same trades must agree on it.';
 COMMENT ON COLUMN settlement.attached.columns IS 'Role of a column (trade_id, price, status, ...) to its name in the trade table.';
 COMMENT ON COLUMN settlement.attached.key_columns IS 'Primary key of the trade table, in key order.';
+
+COMMENT ON COLUMN settlement.attached.detached_at IS 'When detach() took the trigger away; the row stays while trades refer to it, for their keys and outcomes.';
 
 -- One id per queue row.  An id is drawn only by a transaction that owns an xid
 -- already, and never from a cache (CACHE 1): the claim relies on both.
@@ -283,7 +286,16 @@ CREATE TABLE settlement.discrepancies (
 ) USING heap;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 
-SELECT pg_extension_config_dump('settlement.' || name, '')
-FROM unnest('{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
-    dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
-    identity,discrepancies}'::text[]) AS name;
+-- One statement each: they all update the extension's row.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY '{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
+        dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
+        identity,discrepancies}'::text[]
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(('settlement.' || name)::regclass, '');
+    END LOOP;
+END
+$$;

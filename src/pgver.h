@@ -40,4 +40,17 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* Oid of the primary key's index: 18 asks whether a deferrable one will do. */
+#if PG_VERSION_NUM >= 180000
+#define RelationGetPrimaryKey(rel)	RelationGetPrimaryKeyIndex(rel, false)
+#else
+#define RelationGetPrimaryKey(rel)	RelationGetPrimaryKeyIndex(rel)
+#endif
+
+/* 14 has int64_to_numeric. */
+#if PG_VERSION_NUM < 140000
+#define int64_to_numeric(val) \
+	DatumGetNumeric(DirectFunctionCall1(int8_numeric, Int64GetDatum(val)))
+#endif
+
 #endif

@@ -20,6 +20,12 @@ extern void announce_other_work(void);
 extern void announce_pauses(void);
 
 /*
+ * A COMMIT PREPARED succeeded in this backend.  What that transaction enqueued
+ * was forgotten at PREPARE: have the workers look, and the depth counted anew.
+ */
+extern void announce_prepared_commit(void);
+
+/*
  * Rows in queue as this transaction sees them: committed ones plus its own.
  * Counts the table once after a server start.  -1 when not preloaded.
  */

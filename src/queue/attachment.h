@@ -39,7 +39,9 @@ typedef struct Attachment
 	Oid			root;			/* the attached table */
 	int			attached_id;
 	char	   *source;
-	AttrNumber	attno[N_TRADE_COLUMNS]; /* in the leaf; 0 = absent */
+	bool		mapped[N_TRADE_COLUMNS];	/* attach() found a column for it */
+	AttrNumber	attno[N_TRADE_COLUMNS]; /* in the leaf; 0 = absent, or dropped
+										 * or renamed since attach() */
 	Oid			type[N_TRADE_COLUMNS];	/* base type */
 	int			n_keys;
 	AttrNumber	key_attno[MAX_KEY_COLUMNS]; /* in the leaf */

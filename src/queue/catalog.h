@@ -15,6 +15,7 @@ typedef struct SettlementCatalog
 	Oid			queue_id_seq;
 	Oid			claims;
 	Oid			deferred;
+	Oid			deferred_id_seq;
 	Oid			dlq;
 	Oid			dlq_id_seq;
 	Oid			unapplied;

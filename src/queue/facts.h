@@ -48,4 +48,59 @@ enum
 	Natts_queue = Anum_queue_fingerprint
 };
 
+/*
+ * Attribute numbers of settlement.deferred and dlq before their facts.  There
+ * the number of a fact is its number in queue plus the offset.
+ */
+enum
+{
+	Anum_deferred_id = 1,
+	Anum_deferred_retry_at,
+	Anum_deferred_reason,
+	Anum_deferred_chargeable,
+	Anum_deferred_last_sent_at,
+	Anum_deferred_last_class,
+	Anum_deferred_last_code,
+	Anum_deferred_last_status,
+	Anum_deferred_last_message,
+	Deferred_facts_offset = Anum_deferred_last_message + 1 - Anum_queue_enqueued_at,
+	Natts_deferred = Natts_queue + Deferred_facts_offset
+};
+
+enum
+{
+	Anum_dlq_id = 1,
+	Anum_dlq_status,
+	Anum_dlq_class,
+	Anum_dlq_code,
+	Anum_dlq_http_status,
+	Anum_dlq_message,
+	Anum_dlq_died_at,
+	Anum_dlq_final_rejection,
+	Dlq_facts_offset = Anum_dlq_final_rejection + 1 - Anum_queue_enqueued_at,
+	Natts_dlq = Natts_queue + Dlq_facts_offset
+};
+
+/* Attribute numbers of settlement.unapplied. */
+enum
+{
+	Anum_unapplied_id = 1,
+	Anum_unapplied_next_apply_at,
+	Anum_unapplied_failures,
+	Anum_unapplied_last_failure,
+	Anum_unapplied_last_failed_at,
+	Anum_unapplied_recorded_at,
+	Anum_unapplied_attached_id,
+	Anum_unapplied_leaf,
+	Anum_unapplied_trade_tid,
+	Anum_unapplied_trade_id,
+	Anum_unapplied_row_key,
+	Anum_unapplied_status,
+	Anum_unapplied_settlement_id,
+	Anum_unapplied_settled_at,
+	Anum_unapplied_attempts,
+	Anum_unapplied_error,
+	Natts_unapplied = Anum_unapplied_error
+};
+
 #endif

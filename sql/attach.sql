@@ -1,0 +1,576 @@
+-- attach.sql: which tables hold trades, and which of their columns mean what.
+--
+-- Functions whose names begin with an underscore are internal.
+
+CREATE FUNCTION settlement.enqueue() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'settlement_enqueue' LANGUAGE c;
+COMMENT ON FUNCTION settlement.enqueue() IS 'Trigger of attached tables: puts a new PENDING trade into the queue in the same transaction.  Never fails the INSERT because of what the trade holds: an invalid one goes to the DLQ.';
+
+CREATE FUNCTION settlement._enqueue_row(leaf regclass, trade tid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_enqueue_row' LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._enqueue_row(regclass, tid) IS 'Internal: defers an existing PENDING trade for a look-up at the wallet; an invalid one goes to the DLQ.';
+
+CREATE FUNCTION settlement._is_preloaded() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_is_preloaded' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION settlement._is_preloaded() IS 'Internal: whether the library was loaded by shared_preload_libraries.';
+
+CREATE FUNCTION settlement._roles(
+    OUT role text, OUT usual_names name[], OUT types regtype[], OUT kind text, OUT add_type text)
+    RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.role, r.usual_names::name[],
+           CASE r.holds
+               WHEN 'id' THEN '{text,varchar,bpchar,uuid,bigint,integer,smallint}'
+               WHEN 'text' THEN '{text,varchar,bpchar}'
+               WHEN 'amount' THEN '{numeric,bigint,integer,smallint}'
+               WHEN 'time' THEN '{timestamptz,timestamp}'
+               WHEN 'when' THEN '{timestamptz}'
+               WHEN 'reference' THEN '{text,varchar,uuid}'
+               WHEN 'count' THEN '{integer,bigint}'
+           END::regtype[],
+           r.kind, r.add_type
+    FROM (VALUES
+        ('trade_id',        '{trade_id,id}',                               'id',     'required', NULL),
+        ('symbol',          '{symbol,market,pair,instrument}',             'text',   'required', NULL),
+        ('buyer_id',        '{buyer_user_id,buyer_id}',                    'id',     'required', NULL),
+        ('seller_id',       '{seller_user_id,seller_id}',                  'id',     'required', NULL),
+        ('buyer_order_id',  '{buy_order_id,buyer_order_id,bid_order_id}',  'id',     'required', NULL),
+        ('seller_order_id', '{sell_order_id,seller_order_id,ask_order_id}', 'id',    'required', NULL),
+        ('price',           '{price}',                                     'amount', 'required', NULL),
+        ('quantity',        '{quantity,qty,amount,size}',                  'amount', 'required', NULL),
+        ('buyer_fee',       '{buyer_fee,buy_fee}',                         'amount', 'fee',      NULL),
+        ('seller_fee',      '{seller_fee,sell_fee}',                       'amount', 'fee',      NULL),
+        ('trace_id',        '{trace_id}',                                  'id',     'optional', NULL),
+        ('executed_at',     '{executed_at,traded_at,created_at}',          'time',   'optional', NULL),
+        ('status',          '{settlement_status}',                         'text',   'result',   'text'),
+        ('settlement_id',   '{settlement_id}',                             'reference', 'result', 'text'),
+        ('settled_at',      '{settled_at}',                                'when',   'result',   'timestamptz'),
+        ('attempts',        '{settlement_attempts}',                       'count',  'result',   'integer'),
+        ('error',           '{settlement_error}',                          'text',   'result',   'text')
+    ) AS r (role, usual_names, holds, kind, add_type)
+$$;
+COMMENT ON FUNCTION settlement._roles() IS 'Internal: the roles a column can have, the names and types looked for, and what becomes of a missing one.';
+
+CREATE FUNCTION settlement._base_type(type oid) RETURNS regtype
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE t AS (
+        SELECT p.oid, p.typtype, p.typbasetype FROM pg_type p WHERE p.oid = $1
+        UNION ALL
+        SELECT p.oid, p.typtype, p.typbasetype
+        FROM t JOIN pg_type p ON p.oid = t.typbasetype WHERE t.typtype = 'd')
+    SELECT t.oid::regtype FROM t WHERE t.typtype <> 'd'
+$$;
+COMMENT ON FUNCTION settlement._base_type(oid) IS 'Internal: the type below all domains.';
+
+CREATE FUNCTION settlement._relations_of(relation regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT relation UNION SELECT relid FROM pg_partition_tree(relation)
+$$;
+COMMENT ON FUNCTION settlement._relations_of(regclass) IS 'Internal: a table and all its partitions.';
+
+CREATE FUNCTION settlement._trades_of(attached_id integer) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) FROM settlement.queue q WHERE q.attached_id = $1)
+         + (SELECT count(*) FROM settlement.deferred d WHERE d.attached_id = $1)
+         + (SELECT count(*) FROM settlement.dlq d WHERE d.attached_id = $1)
+         + (SELECT count(*) FROM settlement.unapplied u WHERE u.attached_id = $1)
+$$;
+COMMENT ON FUNCTION settlement._trades_of(integer) IS 'Internal: rows of queue, deferred, dlq and unapplied that refer to an attached table.';
+
+-- Refuse what cannot hold trades.
+CREATE FUNCTION settlement._check_table(relation regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c pg_class;
+    leaf record;
+BEGIN
+    SELECT * INTO c FROM pg_class WHERE oid = relation;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'relation with OID % does not exist', relation::oid
+            USING ERRCODE = 'undefined_table';
+    ELSIF c.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is not a table', relation
+            USING ERRCODE = 'wrong_object_type',
+                  HINT = 'Attach the table or partitioned table that the trades are inserted into.';
+    ELSIF c.relpersistence = 't' THEN
+        RAISE EXCEPTION 'cannot attach temporary table %', relation
+            USING ERRCODE = 'wrong_object_type',
+                  HINT = 'Workers are other sessions: they could not see its rows.';
+    ELSIF c.oid < 16384 OR c.relnamespace = 'settlement'::regnamespace THEN
+        RAISE EXCEPTION 'cannot attach system table %', relation
+            USING ERRCODE = 'insufficient_privilege';
+    ELSIF c.relispartition THEN
+        RAISE EXCEPTION '% is a partition', relation
+            USING ERRCODE = 'wrong_object_type',
+                  HINT = format('Attach the partitioned table: SELECT settlement.attach(%L);',
+                                pg_partition_root(relation));
+    ELSIF EXISTS (SELECT FROM pg_inherits i
+                  WHERE i.inhrelid = relation OR i.inhparent = relation AND c.relkind = 'r') THEN
+        RAISE EXCEPTION '% is part of an inheritance tree', relation
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Use a plain table or declarative partitioning.';
+    END IF;
+    FOR leaf IN
+        SELECT l.oid::regclass AS name, l.relkind, l.relpersistence
+        FROM settlement._relations_of(relation) r JOIN pg_class l ON l.oid = r
+    LOOP
+        IF leaf.relkind = 'f' THEN
+            RAISE EXCEPTION 'partition % is a foreign table', leaf.name
+                USING ERRCODE = 'wrong_object_type',
+                      HINT = 'Trades have to be in this database, so that they commit together with their queue entry.';
+        ELSIF leaf.relpersistence = 'u' THEN
+            RAISE EXCEPTION 'table % is unlogged', leaf.name
+                USING ERRCODE = 'feature_not_supported',
+                      HINT = format('Its trades could be paid and then be lost in a crash. ALTER TABLE %s SET LOGGED;', leaf.name);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION settlement._check_table(regclass) IS 'Internal: raises an error for a relation that cannot be attached.';
+
+CREATE FUNCTION settlement._key_columns(relation regclass) RETURNS name[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i pg_index;
+    key_columns name[] := '{}';
+    col record;
+BEGIN
+    SELECT * INTO i FROM pg_index WHERE indrelid = relation AND indisprimary;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'table % has no primary key', relation
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('Outcomes are written to its rows by key. ALTER TABLE %s ADD PRIMARY KEY (...);', relation);
+    ELSIF NOT i.indimmediate THEN
+        RAISE EXCEPTION 'the primary key of table % is deferrable', relation
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Make it NOT DEFERRABLE.';
+    ELSIF i.indnkeyatts > 8 THEN
+        RAISE EXCEPTION 'the primary key of table % has more than 8 columns', relation
+            USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+    FOR col IN
+        SELECT a.attname, settlement._base_type(a.atttypid) AS type
+        FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
+        JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = k.attnum
+        WHERE k.n <= i.indnkeyatts
+        ORDER BY k.n
+    LOOP
+        IF col.type <> ALL ('{text,varchar,bpchar,uuid,bigint,integer,smallint,timestamptz,timestamp,date,numeric}'::regtype[]) THEN
+            RAISE EXCEPTION 'column "%" of the primary key of table % has type %, which is not supported in a key',
+                    col.attname, relation, col.type
+                USING ERRCODE = 'feature_not_supported',
+                      HINT = 'Key columns can be text, varchar, char, uuid, integers, numeric, date, timestamp and timestamptz.';
+        END IF;
+        key_columns := key_columns || col.attname;
+    END LOOP;
+    RETURN key_columns;
+END
+$$;
+COMMENT ON FUNCTION settlement._key_columns(regclass) IS 'Internal: the primary key in key order; raises an error when there is none that can be used.';
+
+-- Is this column good for this role?  NULL, or why not.
+CREATE FUNCTION settlement._column_misfit(relation regclass, col name, role text) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN settlement._base_type(a.atttypid) <> ALL (r.types) THEN
+            format('it has type %s; possible are %s', format_type(a.atttypid, a.atttypmod),
+                   (SELECT string_agg(t::text, ', ') FROM unnest(r.types) t))
+        WHEN r.kind = 'result' AND (a.attgenerated <> '' OR a.attidentity <> '') THEN
+            'it is a generated column, and outcomes are written to it'
+        WHEN a.attgenerated = 'v' THEN 'it is a virtual generated column'
+        WHEN r.role = 'status' AND a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype)
+             AND a.atttypmod BETWEEN 0 AND 4 + 7 THEN
+            format('it has type %s, too short for a status (8 characters)', format_type(a.atttypid, a.atttypmod))
+        WHEN r.role = 'settlement_id' AND a.atttypid = 'varchar'::regtype
+             AND a.atttypmod BETWEEN 0 AND 4 + 35 THEN
+            format('it has type %s, too short for a settlement id (36 characters)', format_type(a.atttypid, a.atttypmod))
+        END
+    FROM settlement._roles() r, pg_attribute a
+    WHERE r.role = _column_misfit.role AND a.attrelid = relation AND a.attname = col
+$$;
+COMMENT ON FUNCTION settlement._column_misfit(regclass, name, text) IS 'Internal: why a column cannot have a role; NULL when it can.';
+
+-- The given mapping: known roles, existing columns, no column twice.
+CREATE FUNCTION settlement._check_mapping(relation regclass, columns jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+BEGIN
+    IF jsonb_typeof(columns) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'columns must be a JSON object of role to column name'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('For example: SELECT settlement.attach(%L, ''{"price": "rate"}'');', relation);
+    END IF;
+    FOR m IN
+        SELECT e.key AS role, e.value, e.value #>> '{}' AS col, r.kind
+        FROM jsonb_each(columns) e LEFT JOIN settlement._roles() r ON r.role = e.key
+    LOOP
+        IF m.kind IS NULL THEN
+            RAISE EXCEPTION 'unknown role "%" in columns', m.role
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'Roles are ' || (SELECT string_agg(r.role, ', ') FROM settlement._roles() r) || '.';
+        ELSIF m.col IS NULL AND m.kind IN ('fee', 'optional') THEN
+            CONTINUE;           -- explicitly without
+        ELSIF jsonb_typeof(m.value) <> 'string' THEN
+            RAISE EXCEPTION 'the column of role "%" must be a name', m.role
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'Names are taken as they are, without quotes; null stands for "none" where a role is optional.';
+        ELSIF NOT EXISTS (SELECT FROM pg_attribute a
+                          WHERE a.attrelid = relation AND a.attname = m.col
+                            AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            RAISE EXCEPTION 'column "%" of table % does not exist', m.col, relation
+                USING ERRCODE = 'undefined_column',
+                      HINT = format('Columns are %s.',
+                          (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+                           WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped));
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION settlement._check_mapping(regclass, jsonb) IS 'Internal: raises an error for a mapping that names an unknown role or column.';
+
+-- Complete the given mapping with the usual names.  Roles of kind result may be
+-- missing from the answer: their columns have to be added.
+CREATE FUNCTION settlement._find_columns(relation regclass, columns jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_columns jsonb := '{}';
+    missing jsonb := '{}';
+    r record;
+    col name;
+    misfit text;
+BEGIN
+    FOR r IN SELECT * FROM settlement._roles() LOOP
+        IF columns ? r.role THEN
+            col := columns ->> r.role;
+        ELSE
+            SELECT a.attname INTO col
+            FROM unnest(r.usual_names) WITH ORDINALITY AS u (name, n)
+            JOIN pg_attribute a ON a.attrelid = relation AND a.attname = u.name
+                               AND a.attnum > 0 AND NOT a.attisdropped
+            ORDER BY u.n LIMIT 1;
+        END IF;
+        IF col IS NULL THEN
+            IF r.kind = 'required' THEN
+                missing := missing || jsonb_build_object(r.role, '<column>');
+            END IF;
+            CONTINUE;
+        END IF;
+        misfit := settlement._column_misfit(relation, col, r.role);
+        IF misfit IS NULL THEN
+            found_columns := found_columns || jsonb_build_object(r.role, col);
+        ELSIF columns ? r.role OR r.kind <> 'optional' THEN
+            RAISE EXCEPTION 'column "%" of table % cannot be the %', col, relation, r.role
+                USING ERRCODE = 'datatype_mismatch', DETAIL = initcap(left(misfit, 1)) || substr(misfit, 2) || '.',
+                      HINT = format('Change its type, or name another column: SELECT settlement.attach(%L, %L);',
+                                    relation, columns || jsonb_build_object(r.role, '<column>'));
+        END IF;
+    END LOOP;
+    IF missing <> '{}' THEN
+        RAISE EXCEPTION 'cannot find the columns of table % for %', relation,
+                (SELECT string_agg(k, ', ') FROM jsonb_object_keys(missing) k)
+            USING ERRCODE = 'undefined_column',
+                  HINT = format('Name them: SELECT settlement.attach(%L, %L);', relation, columns || missing);
+    END IF;
+    RETURN found_columns;
+END
+$$;
+COMMENT ON FUNCTION settlement._find_columns(regclass, jsonb) IS 'Internal: which column has which role, by the given mapping and the usual names.';
+
+CREATE FUNCTION settlement._check_no_column_twice(columns jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    twice record;
+BEGIN
+    SELECT e.value AS col, string_agg(e.key, ' and ' ORDER BY e.key) AS roles INTO twice
+    FROM jsonb_each_text(columns) e
+    WHERE e.key NOT IN ('trace_id', 'executed_at')
+    GROUP BY e.value HAVING count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'column "%" cannot be both %', twice.col, twice.roles
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Give each role a column of its own.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION settlement._check_no_column_twice(jsonb) IS 'Internal: raises an error when two roles share a column.';
+
+-- Add the missing columns for outcomes; returns the completed mapping.
+CREATE FUNCTION settlement._add_columns(relation regclass, columns jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    added name[] := '{}';
+    status_default text;
+BEGIN
+    FOR r IN
+        SELECT role, usual_names[1] AS col, add_type FROM settlement._roles()
+        WHERE kind = 'result' AND NOT columns ? role
+    LOOP
+        -- Without a default: old rows are none of our business.
+        EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', relation, r.col, r.add_type);
+        columns := columns || jsonb_build_object(r.role, r.col);
+        added := added || r.col;
+    END LOOP;
+
+    SELECT pg_get_expr(d.adbin, d.adrelid) INTO status_default
+    FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE d.adrelid = relation AND a.attname = columns ->> 'status';
+    IF status_default IS NULL THEN
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %L',
+                       relation, columns ->> 'status', 'PENDING');
+        IF (columns ->> 'status') <> ALL (added) THEN
+            RAISE NOTICE 'column "%" of table % now has the default ''PENDING''', columns ->> 'status', relation;
+        END IF;
+    ELSIF status_default !~ '^''PENDING''(::[^|()'']+(\(\d+\))?)?$' THEN
+        RAISE WARNING 'column "%" of table % has the default %', columns ->> 'status', relation, status_default
+            USING HINT = 'Only rows that say PENDING are settled.';
+    END IF;
+    IF added <> '{}' THEN
+        RAISE NOTICE 'added to table %: %', relation, array_to_string(added, ', ')
+            USING HINT = format('COPY %s FROM without a list of columns expects them in the file from now on.', relation);
+    END IF;
+    RETURN columns;
+END
+$$;
+COMMENT ON FUNCTION settlement._add_columns(regclass, jsonb) IS 'Internal: adds the columns for outcomes that are missing, and the default of the status.';
+
+-- What works, but worse than it could.
+CREATE FUNCTION settlement._warn_of(relation regclass, columns jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    w record;
+BEGIN
+    IF NOT settlement._is_preloaded() THEN
+        RAISE WARNING 'settlement is not in shared_preload_libraries: trades are queued, but nothing settles them'
+            USING HINT = 'Add it to shared_preload_libraries and restart the server.';
+    END IF;
+    IF NOT columns ? 'buyer_fee' OR NOT columns ? 'seller_fee' THEN
+        RAISE NOTICE 'table % has no column for %: taken as zero', relation,
+            concat_ws(' and ', CASE WHEN NOT columns ? 'buyer_fee' THEN 'buyer_fee' END,
+                               CASE WHEN NOT columns ? 'seller_fee' THEN 'seller_fee' END);
+    END IF;
+    FOR w IN
+        SELECT min(c.oid::regclass::text) AS name, r.rolname AS owner
+        FROM settlement._relations_of(relation) t JOIN pg_class c ON c.oid = t
+        JOIN pg_roles r ON r.oid = c.relowner
+        WHERE r.rolsuper GROUP BY r.rolname
+    LOOP
+        RAISE WARNING 'the owner of table % is superuser %', w.name, w.owner
+            USING DETAIL = 'Workers write outcomes as the owner of the table, and run its triggers and defaults as such.',
+                  HINT = 'Give trade tables to a role without SUPERUSER: ALTER TABLE ... OWNER TO ...;';
+    END LOOP;
+    FOR w IN
+        SELECT d.objid::regclass AS index, string_agg(DISTINCT a.attname, ', ') AS cols
+        FROM settlement._relations_of(relation) t
+        JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t
+        JOIN pg_class i ON i.oid = d.objid AND i.relkind IN ('i', 'I')
+        JOIN pg_attribute a ON a.attrelid = t AND a.attnum = d.refobjsubid
+        WHERE a.attname IN (SELECT columns ->> role FROM settlement._roles() WHERE kind = 'result')
+        GROUP BY d.objid
+    LOOP
+        RAISE WARNING 'index % uses %', w.index, w.cols
+            USING DETAIL = 'An index on a column that settlement writes, even in a predicate, makes each update several times as dear (no HOT).',
+                  HINT = 'Look for trades by status in the views of settlement instead, and drop the index.';
+    END LOOP;
+    IF EXISTS (SELECT FROM settlement._relations_of(relation) t JOIN pg_class c ON c.oid = t
+               WHERE c.relkind = 'r' AND coalesce(c.reloptions::text, '') !~ 'fillfactor=') THEN
+        RAISE NOTICE 'table % has no fillfactor', relation
+            USING HINT = format('Each trade is updated once. Room on its page makes that cheaper: ALTER TABLE %s SET (fillfactor = 50), for each partition.', relation);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION settlement._warn_of(regclass, jsonb) IS 'Internal: the warnings and notices of attach().';
+
+-- The row of settlement.attached.  A table that was detached, or dropped and made
+-- anew, takes over the row with its source, since trades may refer to it.
+CREATE FUNCTION settlement._register(relation regclass, columns jsonb, key_columns name[], source text)
+    RETURNS integer
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old settlement.attached;
+    id integer;
+BEGIN
+    FOR old IN
+        SELECT * FROM settlement.attached t
+        WHERE t.relid = relation OR t.source = _register.source
+        ORDER BY t.source <> _register.source
+        FOR UPDATE
+    LOOP
+        IF old.relid <> relation AND old.detached_at IS NULL
+           AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.relid) THEN
+            RAISE EXCEPTION 'source "%" is the one of table %', source, old.relid
+                USING ERRCODE = 'unique_violation',
+                      HINT = format('Idempotency keys are made of it. Choose another: SELECT settlement.attach(%L, source => ...);', relation);
+        ELSIF (old.source <> source OR old.key_columns <> _register.key_columns)
+              AND settlement._trades_of(old.attached_id) > 0 THEN
+            RAISE EXCEPTION 'trades of table % are still to be settled under source "%" and key (%)',
+                    old.relid, old.source, array_to_string(old.key_columns, ', ')
+                USING ERRCODE = 'object_in_use',
+                      HINT = 'Attach with the same source and key, or drain the queue and empty the DLQ first.';
+        ELSIF id IS NULL AND old.source = source THEN
+            id := old.attached_id;
+        ELSE
+            DELETE FROM settlement.attached t WHERE t.attached_id = old.attached_id;
+        END IF;
+    END LOOP;
+    IF id IS NULL THEN
+        INSERT INTO settlement.attached (relid, source, columns, key_columns)
+        VALUES (relation, source, columns, key_columns) RETURNING attached_id INTO id;
+    ELSE
+        UPDATE settlement.attached t
+        SET relid = relation, columns = _register.columns, key_columns = _register.key_columns,
+            attached_at = now(), attached_by = current_user, detached_at = NULL
+        WHERE t.attached_id = id;
+    END IF;
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION settlement._register(regclass, jsonb, name[], text) IS 'Internal: writes the row of settlement.attached.';
+
+CREATE FUNCTION settlement.attach(relation regclass, columns jsonb DEFAULT '{}', source text DEFAULT NULL)
+    RETURNS TABLE (role text, column_name name)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mapping jsonb;
+    key_columns name[];
+    id integer;
+BEGIN
+    IF relation IS NULL THEN
+        RAISE EXCEPTION 'relation must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    PERFORM settlement._check_table(relation);
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
+    PERFORM settlement._check_table(relation);
+    IF EXISTS (SELECT FROM settlement.attached t WHERE t.relid = relation AND t.detached_at IS NULL) THEN
+        RAISE EXCEPTION 'table % is already attached', relation
+            USING ERRCODE = 'duplicate_object',
+                  HINT = format('To change the mapping: SELECT settlement.detach(%L); and attach it again.', relation);
+    END IF;
+    IF source IS NULL THEN
+        SELECT format('%I.%I', n.nspname, c.relname) INTO source
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
+    ELSIF source = '' OR octet_length(source) > 255 THEN
+        RAISE EXCEPTION 'source must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    key_columns := settlement._key_columns(relation);
+    PERFORM settlement._check_mapping(relation, columns);
+    mapping := settlement._find_columns(relation, columns);
+    PERFORM settlement._check_no_column_twice(mapping);
+    mapping := settlement._add_columns(relation, mapping);
+    id := settlement._register(relation, mapping, key_columns, source);
+    EXECUTE format('CREATE TRIGGER settlement_enqueue AFTER INSERT ON %s
+                    FOR EACH ROW EXECUTE FUNCTION settlement.enqueue()', relation);
+    INSERT INTO settlement.audit_log (act, attached_id, details)
+    VALUES ('attach', id, jsonb_build_object('table', relation, 'source', source, 'columns', mapping));
+    IF NOT EXISTS (SELECT FROM settlement.identity) THEN
+        PERFORM settlement.write_identity(format('attach of %s', relation));
+    END IF;
+    PERFORM settlement._warn_of(relation, mapping);
+    RETURN QUERY SELECT r.role, (mapping ->> r.role)::name FROM settlement._roles() r WHERE mapping ? r.role;
+END
+$$;
+COMMENT ON FUNCTION settlement.attach(regclass, jsonb, text) IS 'Settle the trades that are inserted into a table from now on.  Finds the columns by their usual names or by the given mapping of role to name, adds missing columns for the outcome, and returns the mapping.  source is part of each idempotency key (default: the qualified name of the table).  Takes ACCESS EXCLUSIVE for a moment: set lock_timeout before.';
+
+CREATE FUNCTION settlement.detach(relation regclass) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer;
+    left_over bigint;
+BEGIN
+    SELECT t.attached_id INTO id FROM settlement.attached t
+    WHERE t.relid = relation AND t.detached_at IS NULL FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'table % is not attached', relation
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'SELECT relid FROM settlement.attached; lists attached tables.';
+    END IF;
+    -- Waits for transactions that are inserting: their trades are counted below.
+    EXECUTE format('DROP TRIGGER IF EXISTS settlement_enqueue ON %s', relation);
+    left_over := settlement._trades_of(id);
+    IF left_over > 0 OR current_setting('transaction_isolation') <> 'read committed' THEN
+        UPDATE settlement.attached t SET detached_at = now() WHERE t.attached_id = id;
+    ELSE
+        DELETE FROM settlement.attached t WHERE t.attached_id = id;
+    END IF;
+    IF left_over > 0 THEN
+        RAISE NOTICE '% trades of table % are not finished', left_over, relation
+            USING DETAIL = 'They will be settled all the same, and stay in the DLQ if they are there.',
+                  HINT = 'Keep the columns for outcomes until then.';
+    END IF;
+    INSERT INTO settlement.audit_log (act, attached_id, details, count)
+    VALUES ('detach', id, jsonb_build_object('table', relation), left_over);
+    RETURN left_over;
+END
+$$;
+COMMENT ON FUNCTION settlement.detach(regclass) IS 'Queue no more trades of a table: drops the trigger, keeps all columns.  Trades that are queued or in the DLQ already go on; returns how many there are.';
+
+CREATE FUNCTION settlement._pending_query(a settlement.attached, since timestamptz, max bigint) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A trade without id is known by its place alone.
+    SELECT format('SELECT t.tableoid::regclass AS leaf, t.ctid AS tid FROM %s t WHERE t.%I = ''PENDING''',
+                  a.relid, a.columns ->> 'status')
+        || string_agg(format(' AND NOT EXISTS (SELECT FROM settlement.%I s WHERE s.attached_id = %s AND s.trade_id = t.%I::text)',
+                             s, a.attached_id, a.columns ->> 'trade_id')
+                   || format(' AND NOT EXISTS (SELECT FROM settlement.%I s WHERE s.trade_id IS NULL AND s.attached_id = %s AND s.leaf = t.tableoid AND s.trade_tid = t.ctid)',
+                             s, a.attached_id), '')
+        || coalesce(format(' AND t.%I >= %L', a.columns ->> 'executed_at', since), '')
+        || coalesce(format(' ORDER BY t.%I', a.columns ->> 'executed_at'), '')
+        || coalesce(format(' LIMIT %s', max), '')
+    FROM unnest('{queue,deferred,dlq,unapplied}'::name[]) s
+$$;
+COMMENT ON FUNCTION settlement._pending_query(settlement.attached, timestamptz, bigint) IS 'Internal: the statement that finds PENDING trades which are queued nowhere.';
+
+CREATE FUNCTION settlement.enqueue_pending(relation regclass, since timestamptz DEFAULT NULL,
+                                           dry_run boolean DEFAULT true, max bigint DEFAULT NULL)
+    RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a settlement.attached;
+    query text;
+    n bigint;
+BEGIN
+    -- Two at a time would enqueue the same trades.
+    SELECT * INTO a FROM settlement.attached t
+    WHERE t.relid = relation AND t.detached_at IS NULL FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'table % is not attached', relation
+            USING ERRCODE = 'undefined_object',
+                  HINT = format('SELECT settlement.attach(%L);', relation);
+    ELSIF since IS NOT NULL AND NOT a.columns ? 'executed_at' THEN
+        RAISE EXCEPTION 'table % has no column for "since" to look at', relation
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('Detach it, and name the column: SELECT settlement.attach(%L, ''{"executed_at": "<column>"}'');', relation);
+    ELSIF max < 0 THEN
+        RAISE EXCEPTION 'max must not be negative' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    query := settlement._pending_query(a, since, max);
+    IF dry_run THEN
+        EXECUTE format('SELECT count(*) FROM (%s) p', query) INTO n;
+        RETURN n;
+    END IF;
+    EXECUTE format('SELECT count(*) FILTER (WHERE settlement._enqueue_row(p.leaf, p.tid)) FROM (%s OFFSET 0) p', query) INTO n;
+    INSERT INTO settlement.audit_log (act, attached_id, details, count)
+    VALUES ('enqueue_pending', a.attached_id, jsonb_build_object('since', since, 'max', max), n);
+    RETURN n;
+END
+$$;
+COMMENT ON FUNCTION settlement.enqueue_pending(regclass, timestamptz, boolean, bigint) IS 'Take up PENDING trades that are queued nowhere, as after a restore or with the trigger disabled.  They count as maybe sent: the wallet is asked before anything is sent; invalid ones go to the DLQ.  since compares the column of role executed_at.  Returns how many; with dry_run (the default) it only counts.';

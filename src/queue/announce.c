@@ -1,0 +1,317 @@
+/*
+ * announce.c
+ *	  Ids of new queue rows, and telling the workers of them at commit.
+ *
+ * Keeps true: whoever draws an id owns an xid already (frontier.c decides from
+ * xids which ids can still appear), and no committed row is overlooked: at
+ * commit each id is either above scan_bound, where a scan still has to come
+ * by, or it is pushed to late[].  The race with a scan: the scanner sets
+ * scan_bound = PG_INT64_MAX, full barrier, takes its snapshot, scans, then sets
+ * scan_bound = frontier.  The committer ends its transaction in the proc array,
+ * full barrier, reads scan_bound.  If it reads a value older than the scanner's
+ * MAX, its transaction had ended before that snapshot was taken, so the scan
+ * sees its rows.
+ *
+ * The commit callback uses atomics, hint_mutex and SetLatch only: an error
+ * there would be a PANIC.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "fmgr.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "queue/announce.h"
+#include "queue/catalog.h"
+#include "shared/shmem.h"
+
+#define MAX_DRAWN_RANGES	32
+
+/* Rows enqueued at one nesting level of subtransactions. */
+typedef struct LevelCount
+{
+	int			level;
+	int64		rows;
+} LevelCount;
+
+/* What the present transaction has to announce. */
+static struct
+{
+	bool		active;			/* something was noted */
+	DbState    *db;				/* NULL: not preloaded */
+	int			n_drawn;
+	IdRange		drawn[MAX_DRAWN_RANGES];
+	int64		rows;			/* enqueued and not rolled back */
+	int			n_levels;
+	int			max_levels;
+	LevelCount *levels;			/* in TopTransactionContext, ascending */
+	bool		other_work;
+	bool		pauses;
+}			noted;
+
+static bool callbacks_registered = false;
+
+PGDLLEXPORT Datum settlement_next_queue_id(PG_FUNCTION_ARGS);
+
+PG_FUNCTION_INFO_V1(settlement_next_queue_id);
+
+static void
+forget_all(void)
+{
+	if (noted.active)
+		memset(&noted, 0, sizeof(noted));
+}
+
+/* Ids at or below scan_bound have to be looked for one by one. */
+static void
+push_late_ranges(DbState *db)
+{
+	int64		bound = (int64) pg_atomic_read_u64(&db->scan_bound);
+
+	for (int i = 0; i < noted.n_drawn; i++)
+	{
+		if (noted.drawn[i].lo > bound)
+			continue;
+		SpinLockAcquire(&db->hint_mutex);
+		if (db->n_late < MAX_LATE_RANGES)
+			db->late[db->n_late++] = noted.drawn[i];
+		else
+			db->sweep_all = true;
+		SpinLockRelease(&db->hint_mutex);
+	}
+}
+
+static void
+announce_commit(DbState *db)
+{
+	pg_memory_barrier();
+	if (noted.n_drawn > 0)
+	{
+		push_late_ranges(db);
+		pg_atomic_fetch_add_u64(&db->announced, 1);
+		if (pg_atomic_read_u32(&db->depth_known))
+			pg_atomic_fetch_add_u64(&db->depth, noted.rows);
+		shmem_count(db, COUNT_SUBMITTED, noted.rows);
+	}
+	if (noted.other_work)
+	{
+		pg_atomic_write_u64(&db->next_due, 0);
+		pg_atomic_write_u64(&db->next_apply, 0);
+	}
+	if (noted.pauses)
+	{
+		pg_atomic_fetch_add_u64(&db->pauses_version, 1);
+		shmem_wake_all_workers(db);
+	}
+	else
+		shmem_wake_worker(db);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (noted.active && noted.db != NULL)
+				announce_commit(noted.db);
+			forget_all();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* COMMIT PREPARED may run anywhere: the marks find its rows. */
+			forget_all();
+			break;
+		default:
+			break;
+	}
+}
+
+/* Give a finished subtransaction's count to its parent, or take it off. */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	LevelCount *top;
+
+	if (noted.n_levels == 0 ||
+		(event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+		return;
+	top = &noted.levels[noted.n_levels - 1];
+	if (top->level < level)
+		return;
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		noted.rows -= top->rows;
+		noted.n_levels--;
+	}
+	else if (noted.n_levels > 1 && top[-1].level == level - 1)
+	{
+		top[-1].rows += top->rows;
+		noted.n_levels--;
+	}
+	else
+		top->level = level - 1;
+}
+
+static void
+remember_database(void)
+{
+	if (!callbacks_registered)
+	{
+		RegisterXactCallback(xact_callback, NULL);
+		RegisterSubXactCallback(subxact_callback, NULL);
+		callbacks_registered = true;
+	}
+	if (!noted.active)
+		noted.db = shmem_my_database();
+	noted.active = true;
+}
+
+/* Count a row at the present nesting level. */
+static void
+count_row(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (noted.n_levels == 0 || noted.levels[noted.n_levels - 1].level < level)
+	{
+		if (noted.n_levels == noted.max_levels)
+		{
+			int			max = Max(8, noted.max_levels * 2);
+			Size		size = max * sizeof(LevelCount);
+
+			noted.levels = noted.levels == NULL
+				? MemoryContextAlloc(TopTransactionContext, size)
+				: repalloc(noted.levels, size);
+			noted.max_levels = max;
+		}
+		noted.levels[noted.n_levels].level = level;
+		noted.levels[noted.n_levels].rows = 0;
+		noted.n_levels++;
+	}
+	noted.levels[noted.n_levels - 1].rows++;
+	noted.rows++;
+}
+
+/*
+ * Add an id to the ranges.  Beyond the bound the last range is widened: ids of
+ * others that fall into it are looked at once more, which does no harm.
+ */
+static void
+note_id(int64 id)
+{
+	IdRange    *last = noted.n_drawn > 0 ? &noted.drawn[noted.n_drawn - 1] : NULL;
+
+	if (last != NULL &&
+		(id == last->hi + 1 || noted.n_drawn == MAX_DRAWN_RANGES))
+	{
+		last->lo = Min(last->lo, id);
+		last->hi = Max(last->hi, id);
+		return;
+	}
+	noted.drawn[noted.n_drawn].lo = id;
+	noted.drawn[noted.n_drawn].hi = id;
+	noted.n_drawn++;
+}
+
+int64
+announce_next_id(Oid queue_id_seq)
+{
+	int64		id;
+
+	remember_database();
+	(void) GetTopTransactionId();
+	id = nextval_internal(queue_id_seq, false);
+	if (noted.db != NULL)
+	{
+		count_row();
+		note_id(id);
+	}
+	return id;
+}
+
+void
+announce_other_work(void)
+{
+	remember_database();
+	noted.other_work = true;
+}
+
+void
+announce_pauses(void)
+{
+	remember_database();
+	noted.pauses = true;
+}
+
+void
+announce_prepared_commit(void)
+{
+	DbState    *db = shmem_my_database();
+
+	if (db == NULL)
+		return;
+	pg_atomic_write_u32(&db->depth_known, 0);
+	pg_atomic_write_u64(&db->next_due, 0);
+	pg_atomic_write_u64(&db->next_apply, 0);
+	pg_atomic_fetch_add_u64(&db->announced, 1);
+	pg_atomic_fetch_add_u64(&db->pauses_version, 1);
+	shmem_wake_all_workers(db);
+}
+
+/* Committed rows of the queue, read with a fresh snapshot. */
+static int64
+count_committed_rows(Oid queue)
+{
+	Relation	rel = table_open(queue, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	HeapTuple	tuple;
+	int64		rows = 0;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		if (!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)))
+			rows++;
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return rows;
+}
+
+/*
+ * Counting races with commits: each concurrent session may be missed or
+ * counted twice once, which is the tolerance that settlement.max_queue_depth
+ * promises.
+ */
+int64
+announce_queue_depth(Oid queue)
+{
+	DbState    *db;
+
+	remember_database();
+	db = noted.db;
+	if (db == NULL)
+		return -1;
+	if (!pg_atomic_read_u32(&db->depth_known))
+	{
+		pg_atomic_write_u64(&db->depth, (uint64) count_committed_rows(queue));
+		pg_atomic_write_u32(&db->depth_known, 1);
+	}
+	return Max((int64) pg_atomic_read_u64(&db->depth), 0) + noted.rows;
+}
+
+Datum
+settlement_next_queue_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(announce_next_id(settlement_catalog(false)->queue_id_seq));
+}

@@ -1,0 +1,94 @@
+/*
+ * catalog.c
+ *	  OIDs of our own tables, looked up once per backend.
+ *
+ * The copy is dropped by a relcache invalidation of any of the relations (DROP
+ * EXTENSION, ALTER) and looked up again at the next call.  An incomplete set,
+ * as while CREATE EXTENSION runs, is never kept.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "queue/catalog.h"
+
+static SettlementCatalog catalog;
+static bool catalog_valid = false;
+static bool callback_registered = false;
+
+static void
+catalog_invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid ||
+		relid == catalog.attached ||
+		relid == catalog.queue || relid == catalog.queue_pkey ||
+		relid == catalog.queue_id_seq ||
+		relid == catalog.claims || relid == catalog.deferred ||
+		relid == catalog.deferred_id_seq ||
+		relid == catalog.dlq || relid == catalog.dlq_id_seq ||
+		relid == catalog.unapplied || relid == catalog.unapplied_id_seq)
+		catalog_valid = false;
+}
+
+/* Fill *c; false when something is missing. */
+static bool
+catalog_look_up(SettlementCatalog *c)
+{
+	const struct
+	{
+		const char *name;
+		Oid		   *oid;
+	}			relations[] = {
+		{"attached", &c->attached},
+		{"queue", &c->queue},
+		{"queue_pkey", &c->queue_pkey},
+		{"queue_id_seq", &c->queue_id_seq},
+		{"claims", &c->claims},
+		{"deferred", &c->deferred},
+		{"deferred_id_seq", &c->deferred_id_seq},
+		{"dlq", &c->dlq},
+		{"dlq_id_seq", &c->dlq_id_seq},
+		{"unapplied", &c->unapplied},
+		{"unapplied_id_seq", &c->unapplied_id_seq},
+	};
+
+	c->schema = get_namespace_oid("settlement", true);
+	if (!OidIsValid(c->schema))
+		return false;
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		*relations[i].oid = get_relname_relid(relations[i].name, c->schema);
+		if (!OidIsValid(*relations[i].oid))
+			return false;
+	}
+	return true;
+}
+
+const SettlementCatalog *
+settlement_catalog(bool missing_ok)
+{
+	if (catalog_valid)
+		return &catalog;
+
+	if (!callback_registered)
+	{
+		CacheRegisterRelcacheCallback(catalog_invalidate, (Datum) 0);
+		callback_registered = true;
+	}
+
+	/* An invalidation that arrives during the look-up must win. */
+	catalog_valid = true;
+	if (!catalog_look_up(&catalog))
+	{
+		catalog_valid = false;
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"settlement\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION settlement.")));
+	}
+	return &catalog;
+}
