@@ -53,4 +53,42 @@
 	DatumGetNumeric(DirectFunctionCall1(int8_numeric, Int64GetDatum(val)))
 #endif
 
+/*
+ * Macros for writing trade rows (queue/apply_*.c), so that only those files
+ * need the executor's headers.
+ */
+#if PG_VERSION_NUM >= 160000
+#define EvalPlanQualInit_compat(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#else
+#define EvalPlanQualInit_compat(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define ExecInitRangeTable_compat(estate, range_table, permissions) \
+	ExecInitRangeTable(estate, range_table, permissions, bms_make_singleton(1))
+#elif PG_VERSION_NUM >= 160000
+#define ExecInitRangeTable_compat(estate, range_table, permissions) \
+	ExecInitRangeTable(estate, range_table, permissions)
+#else
+#define ExecInitRangeTable_compat(estate, range_table, permissions) \
+	((void) (permissions), ExecInitRangeTable(estate, range_table))
+#endif
+
+#if PG_VERSION_NUM >= 140000
+#define set_result_relation_compat(estate, relinfo) \
+	((estate)->es_opened_result_relations = \
+	 lappend((estate)->es_opened_result_relations, relinfo))
+#define ExecSimpleRelationUpdate_compat(relinfo, estate, epq, old_slot, new_slot) \
+	ExecSimpleRelationUpdate(relinfo, estate, epq, old_slot, new_slot)
+#else
+#define set_result_relation_compat(estate, relinfo) \
+	((estate)->es_result_relations = (relinfo), \
+	 (estate)->es_num_result_relations = 1, \
+	 (estate)->es_result_relation_info = (relinfo))
+#define ExecSimpleRelationUpdate_compat(relinfo, estate, epq, old_slot, new_slot) \
+	ExecSimpleRelationUpdate(estate, epq, old_slot, new_slot)
+#endif
+
 #endif

@@ -1,0 +1,10 @@
+-- apply.sql: write an outcome to a trade row, for the operators' verbs.
+
+CREATE FUNCTION settlement.apply_outcome(attached_id integer, leaf regclass,
+        trade_tid tid, trade_id text, row_key text[], status text,
+        settlement_id text, settled_at timestamptz, attempts integer, error text)
+    RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_apply_outcome'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement.apply_outcome(integer, regclass, tid, text, text[], text, text, timestamptz, integer, text) IS
+    'Writes an outcome to a trade row, as the table''s owner, without waiting for locks: done, locked, gone or refused.  What the table''s triggers and constraints raise, it raises.';

@@ -1,0 +1,282 @@
+/*
+ * apply.c
+ *	  Write a batch of outcomes to trade rows.
+ *
+ * Locks taken: RowExclusiveLock on each leaf and its indexes, and its rows FOR
+ * NO KEY UPDATE, all of them only when free: whoever else uses the trade table
+ * is never waited for.  Rows are taken in key order per leaf.  User code (a
+ * trigger, say) may wait for what it likes, but only until
+ * settlement.apply_timeout.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timeout.h"
+
+#include "queue/apply.h"
+#include "queue/apply_leaf.h"
+#include "shared/settings.h"
+
+static TimeoutId apply_timeout;
+static bool apply_timeout_registered = false;
+static volatile sig_atomic_t apply_timed_out = false;
+
+void
+apply_begin_transaction(void)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+
+	/* nothing deferred may be left over for a security-restricted context */
+	statement->constraints = NIL;
+	statement->deferred = false;
+	AfterTriggerSetState(statement);
+}
+
+/* By length first, so that numbers sort as numbers. */
+static int
+compare_texts(const char *a, const char *b)
+{
+	size_t		length_a;
+	size_t		length_b;
+
+	if (a == NULL || b == NULL)
+		return (a != NULL) - (b != NULL);
+	length_a = strlen(a);
+	length_b = strlen(b);
+	if (length_a != length_b)
+		return length_a < length_b ? -1 : 1;
+	return strcmp(a, b);
+}
+
+/* By table, then by key. */
+static int
+compare_rows(const void *left, const void *right)
+{
+	const ApplyRow *a = *(ApplyRow *const *) left;
+	const ApplyRow *b = *(ApplyRow *const *) right;
+	int			result;
+
+	if (a->attached_id != b->attached_id)
+		return a->attached_id < b->attached_id ? -1 : 1;
+	if (a->leaf != b->leaf)
+		return a->leaf < b->leaf ? -1 : 1;
+	for (int i = 0; i < Min(a->n_keys, b->n_keys); i++)
+	{
+		result = compare_texts(a->row_key[i], b->row_key[i]);
+		if (result != 0)
+			return result;
+	}
+	return compare_texts(a->trade_id, b->trade_id);
+}
+
+/* Write the rows whose result is APPLY_GONE so far, as far as they are here. */
+static LeafAccess
+apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
+{
+	ApplyLeaf	leaf;
+	LeafAccess	access = leaf_open(&leaf, relid, rows[0]->attached_id);
+
+	if (access != LEAF_OPEN)
+		return access;
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (rows[i]->result == APPLY_GONE)
+			rows[i]->result = leaf_apply(&leaf, rows[i], how);
+	}
+	leaf_close(&leaf);
+	return LEAF_OPEN;
+}
+
+static bool
+any_gone(ApplyRow **rows, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (rows[i]->result == APPLY_GONE)
+			return true;
+	return false;
+}
+
+static void
+replace_gone(ApplyRow **rows, int n, ApplyResult result)
+{
+	for (int i = 0; i < n; i++)
+		if (rows[i]->result == APPLY_GONE)
+			rows[i]->result = result;
+}
+
+/*
+ * Look for the rows that are not on their leaf any more in every partition of
+ * the attached table: first by their key, then by trade id alone, for rows
+ * whose key was changed (that is what moves a row).  A row that may be on a
+ * locked partition is locked, not gone.
+ */
+static void
+apply_elsewhere(ApplyRow **rows, int n)
+{
+	static const SearchBy pass[] = {SEARCH_KEY, SEARCH_TRADE_ID};
+	Oid			root;
+	List	   *leaves;
+	ListCell   *cell;
+	bool		busy = false;
+
+	if (attachment_source(rows[0]->attached_id, &root) == NULL)
+		return;
+	leaves = find_all_inheritors(root, NoLock, NULL);
+	for (int i = 0; i < lengthof(pass); i++)
+		foreach(cell, leaves)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_RELATION)
+				continue;
+			if (any_gone(rows, n) &&
+				apply_on_leaf(lfirst_oid(cell), rows, n, pass[i]) == LEAF_BUSY)
+				busy = true;
+		}
+	if (busy)
+		replace_gone(rows, n, APPLY_LOCKED);
+}
+
+/* The rows of one attached table, in order. */
+static void
+apply_to_table(ApplyRow **rows, int n)
+{
+	for (int start = 0, end; start < n; start = end)
+	{
+		end = start + 1;
+		while (end < n && rows[end]->leaf == rows[start]->leaf)
+			end++;
+		if (apply_on_leaf(rows[start]->leaf, rows + start, end - start,
+						  SEARCH_HINT) == LEAF_BUSY)
+			replace_gone(rows + start, end - start, APPLY_LOCKED);
+	}
+	if (any_gone(rows, n))
+		apply_elsewhere(rows, n);
+}
+
+void
+apply_batch(ApplyRow *rows, int n)
+{
+	ApplyRow  **order = palloc(Max(n, 1) * sizeof(ApplyRow *));
+
+	for (int i = 0; i < n; i++)
+	{
+		rows[i].result = APPLY_GONE;
+		order[i] = &rows[i];
+	}
+	qsort(order, n, sizeof(ApplyRow *), compare_rows);
+	for (int start = 0, end; start < n; start = end)
+	{
+		end = start + 1;
+		while (end < n && order[end]->attached_id == order[start]->attached_id)
+			end++;
+		apply_to_table(order + start, end - start);
+	}
+	pfree(order);
+}
+
+/* Signal handler: as a query cancel, but remembered as ours. */
+static void
+handle_apply_timeout(void)
+{
+	apply_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+static void
+start_timeout(void)
+{
+	if (!apply_timeout_registered)
+	{
+		apply_timeout = RegisterTimeout(USER_TIMEOUT, handle_apply_timeout);
+		apply_timeout_registered = true;
+	}
+	apply_timed_out = false;
+	enable_timeout_after(apply_timeout, settlement_apply_timeout);
+}
+
+static void
+stop_timeout(void)
+{
+	disable_timeout(apply_timeout, false);
+	if (apply_timed_out)
+		QueryCancelPending = false; /* it came too late to be seen */
+}
+
+/* Errors that are meant for the process and not for the batch. */
+static bool
+is_shutdown(const ErrorData *error)
+{
+	return ProcDiePending ||
+		error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN;
+}
+
+/* Take the error of a batch out of the error state, or pass it on. */
+static char *
+take_error(MemoryContext context)
+{
+	ErrorData  *error;
+	char	   *message;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (is_shutdown(error))
+		PG_RE_THROW();
+	FlushErrorState();
+	if (apply_timed_out && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		message = psprintf("canceled by settlement.apply_timeout (%d ms)",
+						   settlement_apply_timeout);
+	else
+		message = pstrdup(error->message ? error->message : "error without a message");
+	FreeErrorData(error);
+	return message;
+}
+
+bool
+apply_batch_safely(ApplyRow *rows, int n, char **error)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = AllocSetContextCreate(caller, "settlement apply",
+												  ALLOCSET_DEFAULT_SIZES);
+	volatile bool ok = true;
+
+	*error = NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		start_timeout();
+		apply_batch(rows, n);
+		stop_timeout();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		stop_timeout();
+		*error = take_error(caller);
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	MemoryContextDelete(context);
+	for (int i = 0; i < n && !ok; i++)
+		rows[i].result = APPLY_ERROR;
+	return ok;
+}

@@ -1,0 +1,245 @@
+/*
+ * apply_row.c
+ *	  Write the outcome of one trade to its row.
+ *
+ * The row is locked FOR NO KEY UPDATE, skipping it when somebody else has it,
+ * and updated below row level security, with BEFORE and AFTER ROW triggers,
+ * constraints and generated columns, as logical replication applies a change.
+ * Triggers FOR EACH STATEMENT do not fire.  No update chain is followed: a row
+ * that changed under us is looked for again with a new snapshot.
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "pgver.h"
+#include "queue/apply_leaf.h"
+
+/* How often a row may change between finding and locking it. */
+#define MAX_TRIES		4
+
+typedef enum LockOutcome
+{
+	ROW_LOCKED,					/* by us */
+	ROW_BUSY,					/* by somebody else */
+	ROW_CHANGED					/* not the version that was found: look again */
+} LockOutcome;
+
+/* Text of a column of the row that was found; NULL when it is null or absent. */
+static char *
+present_text(ApplyLeaf *leaf, const OutcomeColumn *column)
+{
+	bool		isnull;
+	Datum		value;
+	Oid			output;
+	bool		varlena;
+
+	if (column->attno == 0)
+		return NULL;
+	value = slot_getattr(leaf->old, column->attno, &isnull);
+	if (isnull)
+		return NULL;
+	if (column->base == TEXTOID || column->base == VARCHAROID)
+		return TextDatumGetCString(value);
+	getTypeOutputInfo(column->base, &output, &varlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+/* The attempts that the row says; -1 when it does not say. */
+static int64
+present_attempts(ApplyLeaf *leaf)
+{
+	const OutcomeColumn *column = &leaf->attempts;
+	bool		isnull;
+	Datum		value;
+
+	if (column->attno == 0)
+		return -1;
+	value = slot_getattr(leaf->old, column->attno, &isnull);
+	if (isnull)
+		return -1;
+	switch (column->base)
+	{
+		case INT2OID:
+			return DatumGetInt16(value);
+		case INT4OID:
+			return DatumGetInt32(value);
+		case INT8OID:
+			return DatumGetInt64(value);
+		default:
+			return -1;
+	}
+}
+
+/*
+ * Does the row say this already, or something that is newer?  Outcomes may
+ * arrive late (settlement.unapplied), so: only REVERSED leaves SETTLED, nothing
+ * leaves REVERSED, and a state of fewer attempts than the row's is an old one.
+ */
+static bool
+is_written(ApplyLeaf *leaf, const ApplyRow *row)
+{
+	char	   *status = present_text(leaf, &leaf->status);
+	char	   *settlement_id;
+
+	if (status == NULL)
+		return false;
+	if (strcmp(status, "REVERSED") == 0)
+		return true;
+	if (strcmp(status, "SETTLED") == 0)
+		return strcmp(row->status, "REVERSED") != 0;
+	if (strcmp(row->status, "SETTLED") == 0 || strcmp(row->status, "REVERSED") == 0)
+		return false;
+	if (row->attempts < present_attempts(leaf))
+		return true;
+	if (strcmp(status, row->status) != 0)
+		return false;
+	if (row->settlement_id == NULL)
+		return true;
+	settlement_id = present_text(leaf, &leaf->settlement_id);
+	return settlement_id != NULL && strcmp(settlement_id, row->settlement_id) == 0;
+}
+
+/* Lock the version of the row in leaf->old; never waits. */
+static LockOutcome
+lock_row(ApplyLeaf *leaf)
+{
+	ItemPointerData tid = leaf->old->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(leaf->rel, &tid, GetActiveSnapshot(), leaf->old,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							  LockWaitSkip, 0, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			return ROW_LOCKED;
+		case TM_WouldBlock:
+			return ROW_BUSY;
+		case TM_SelfModified:	/* twice in one batch */
+		case TM_Updated:
+		case TM_Deleted:
+			return ROW_CHANGED;
+		default:
+			elog(ERROR, "unexpected result %d of locking a trade row", (int) result);
+	}
+	return ROW_BUSY;
+}
+
+static void
+set_column(ApplyLeaf *leaf, const OutcomeColumn *column, Datum value, bool isnull)
+{
+	leaf->new->tts_values[column->attno - 1] = value;
+	leaf->new->tts_isnull[column->attno - 1] = isnull;
+}
+
+/* leaf->new becomes leaf->old with the outcome in it. */
+static void
+form_row(ApplyLeaf *leaf, const ApplyRow *row)
+{
+	TupleTableSlot *old = leaf->old;
+	TupleTableSlot *new = leaf->new;
+	int			n = old->tts_tupleDescriptor->natts;
+
+	slot_getallattrs(old);
+	ExecClearTuple(new);
+	memcpy(new->tts_values, old->tts_values, n * sizeof(Datum));
+	memcpy(new->tts_isnull, old->tts_isnull, n * sizeof(bool));
+
+	set_column(leaf, &leaf->status,
+			   outcome_text(leaf, &leaf->status, row->status, false), false);
+	if (leaf->settlement_id.attno != 0 && row->settlement_id != NULL)
+		set_column(leaf, &leaf->settlement_id,
+				   outcome_text(leaf, &leaf->settlement_id, row->settlement_id, false),
+				   false);
+	if (leaf->settled_at.attno != 0 && row->settled_at != 0)
+		set_column(leaf, &leaf->settled_at,
+				   outcome_time(leaf, &leaf->settled_at, row->settled_at), false);
+	if (leaf->attempts.attno != 0)
+		set_column(leaf, &leaf->attempts,
+				   outcome_count(leaf, &leaf->attempts, row->attempts), false);
+	if (leaf->error.attno != 0 && row->error != NULL)
+		set_column(leaf, &leaf->error,
+				   outcome_text(leaf, &leaf->error, row->error, true), false);
+	else if (leaf->error.attno != 0)
+	{
+		outcome_null(leaf, &leaf->error);
+		set_column(leaf, &leaf->error, (Datum) 0, true);
+	}
+
+	ExecStoreVirtualTuple(new);
+	new->tts_tableOid = RelationGetRelid(leaf->rel);
+}
+
+/* Update the locked row in leaf->old. */
+static ApplyResult
+update_row(ApplyLeaf *leaf, const ApplyRow *row)
+{
+	ItemPointerData old_tid = leaf->old->tts_tid;
+
+	form_row(leaf, row);
+	ExecSimpleRelationUpdate_compat(leaf->result_relation, leaf->estate, &leaf->epq,
+								   leaf->old, leaf->new);
+
+	/* a BEFORE trigger that returned NULL leaves no new version behind */
+	if (!ItemPointerIsValid(&leaf->new->tts_tid) ||
+		ItemPointerEquals(&leaf->new->tts_tid, &old_tid))
+		return APPLY_REFUSED;
+	return APPLY_DONE;
+}
+
+static ApplyResult
+find_and_write(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
+{
+	for (int i = 0; i < MAX_TRIES; i++)
+	{
+		if (!leaf_find(leaf, row, how))
+			return APPLY_GONE;
+		if (is_written(leaf, row))
+			return APPLY_DONE;
+		leaf_begin_writing(leaf);
+		switch (lock_row(leaf))
+		{
+			case ROW_LOCKED:
+				return update_row(leaf, row);
+			case ROW_BUSY:
+				return APPLY_LOCKED;
+			case ROW_CHANGED:
+				leaf_refresh_snapshot(leaf);
+				break;
+		}
+	}
+	return APPLY_LOCKED;
+}
+
+ApplyResult
+leaf_apply(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
+{
+	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
+	ApplyResult result;
+
+	if (leaf->status.attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("table \"%s\" has no settlement status column",
+						RelationGetRelationName(leaf->rel))));
+	leaf->row = row;
+	result = find_and_write(leaf, row, how);
+	leaf->row = NULL;
+	ExecClearTuple(leaf->old);
+	if (leaf->writing)
+	{
+		ExecClearTuple(leaf->new);
+		ResetPerTupleExprContext(leaf->estate);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(leaf->row_context);
+	return result;
+}
