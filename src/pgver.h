@@ -55,4 +55,32 @@ extern int	no_such_variable
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* ProcessUtility_hook: 14 added readOnlyTree. */
+#if PG_VERSION_NUM >= 140000
+#define PROCESS_UTILITY_PARAMETERS \
+	PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, \
+	ProcessUtilityContext context, ParamListInfo params, \
+	QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc
+#define PROCESS_UTILITY_ARGUMENTS \
+	pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc
+#else
+#define PROCESS_UTILITY_PARAMETERS \
+	PlannedStmt *pstmt, const char *queryString, \
+	ProcessUtilityContext context, ParamListInfo params, \
+	QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc
+#define PROCESS_UTILITY_ARGUMENTS \
+	pstmt, queryString, context, params, queryEnv, dest, qc
+#endif
+
+/* Who owns it: 16 has one function for all kinds of objects. */
+#if PG_VERSION_NUM >= 160000
+#define owns_database(oid, role)	object_ownercheck(DatabaseRelationId, oid, role)
+#define owns_extension(oid, role)	object_ownercheck(ExtensionRelationId, oid, role)
+#define owns_schema(oid, role)		object_ownercheck(NamespaceRelationId, oid, role)
+#else
+#define owns_database(oid, role)	pg_database_ownercheck(oid, role)
+#define owns_extension(oid, role)	pg_extension_ownercheck(oid, role)
+#define owns_schema(oid, role)		pg_namespace_ownercheck(oid, role)
+#endif
+
 #endif
