@@ -23,3 +23,13 @@ settlement--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql)
 
 # Every object sees every header change: small project, honest builds.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# These install what they need and build in a directory of their own.
+demo test coverage check-layers:
+	scripts/$@
+
+# The pure parts and the wallet client under valgrind.
+valgrind:
+	scripts/test --valgrind unit client
+
+.PHONY: demo test coverage check-layers valgrind

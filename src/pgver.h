@@ -6,6 +6,28 @@
 #define SETTLEMENT_PGVER_H
 
 #include "postgres.h"
+#include "fmgr.h"
+
+/*
+ * Before 16 PGDLLEXPORT is empty outside of Windows, and PG_FUNCTION_INFO_V1
+ * does not export the function itself: with -fvisibility=hidden the server
+ * would not find even the magic block.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(funcname) \
+extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
+extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void); \
+const Pg_finfo_record * \
+CppConcat(pg_finfo_, funcname)(void) \
+{ \
+	static const Pg_finfo_record my_finfo = {1}; \
+	return &my_finfo; \
+} \
+extern int	no_such_variable
+#endif
 
 #if PG_VERSION_NUM < 130000
 #error "settlement needs PostgreSQL 13 or later"
@@ -89,6 +111,34 @@
 	 (estate)->es_result_relation_info = (relinfo))
 #define ExecSimpleRelationUpdate_compat(relinfo, estate, epq, old_slot, new_slot) \
 	ExecSimpleRelationUpdate(estate, epq, old_slot, new_slot)
+#endif
+
+/* ProcessUtility_hook: 14 added readOnlyTree. */
+#if PG_VERSION_NUM >= 140000
+#define PROCESS_UTILITY_PARAMETERS \
+	PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, \
+	ProcessUtilityContext context, ParamListInfo params, \
+	QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc
+#define PROCESS_UTILITY_ARGUMENTS \
+	pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc
+#else
+#define PROCESS_UTILITY_PARAMETERS \
+	PlannedStmt *pstmt, const char *queryString, \
+	ProcessUtilityContext context, ParamListInfo params, \
+	QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc
+#define PROCESS_UTILITY_ARGUMENTS \
+	pstmt, queryString, context, params, queryEnv, dest, qc
+#endif
+
+/* Who owns it: 16 has one function for all kinds of objects. */
+#if PG_VERSION_NUM >= 160000
+#define owns_database(oid, role)	object_ownercheck(DatabaseRelationId, oid, role)
+#define owns_extension(oid, role)	object_ownercheck(ExtensionRelationId, oid, role)
+#define owns_schema(oid, role)		object_ownercheck(NamespaceRelationId, oid, role)
+#else
+#define owns_database(oid, role)	pg_database_ownercheck(oid, role)
+#define owns_extension(oid, role)	pg_extension_ownercheck(oid, role)
+#define owns_schema(oid, role)		pg_namespace_ownercheck(oid, role)
 #endif
 
 #endif

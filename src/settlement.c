@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "pgver.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "worker/ddl_hook.h"

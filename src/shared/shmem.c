@@ -6,6 +6,8 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -29,7 +31,7 @@ static Size
 shared_size(void)
 {
 	return add_size(offsetof(SettlementShared, slots),
-					mul_size(settlement_max_workers, sizeof(WorkerSlot)));
+					mul_size(2 * settlement_max_workers, sizeof(WorkerSlot)));
 }
 
 static void
@@ -80,6 +82,22 @@ init_slot(WorkerSlot *slot)
 	pg_atomic_init_u64(&slot->failed, 0);
 }
 
+/*
+ * Whether this postmaster came up as a standby.  A restart of its processes
+ * after the promotion makes new shared memory, but the same postmaster fills it
+ * in: it remembers.  A recovery to a point in time (recovery.signal) is none.
+ */
+static bool
+came_up_as_standby(void)
+{
+	static bool seen = false;
+	struct stat st;
+
+	if (stat(STANDBY_SIGNAL_FILE, &st) == 0)
+		seen = true;
+	return seen;
+}
+
 static void
 init_shared(SettlementShared *shared)
 {
@@ -93,11 +111,12 @@ init_shared(SettlementShared *shared)
 				 errmsg("could not generate a random number for this server start")));
 	/* it is stored in a bigint */
 	shared->boot &= PG_INT64_MAX;
+	shared->started_as_standby = came_up_as_standby();
 	pg_atomic_init_u64(&shared->next_token, 1);
 	pg_atomic_init_u32(&shared->launcher_work, 0);
 	for (int i = 0; i < MAX_DATABASES; i++)
 		init_database(&shared->databases[i], &locks[1 + i].lock);
-	shared->n_slots = settlement_max_workers;
+	shared->n_slots = 2 * settlement_max_workers;
 	for (int i = 0; i < shared->n_slots; i++)
 		init_slot(&shared->slots[i]);
 }
@@ -130,6 +149,38 @@ shmem_install_hooks(void)
 	shmem_startup_hook = startup_shmem;
 }
 
+/* Where claimable rows are is not known.  Caller holds hint_mutex. */
+static void
+forget_hints(DbState *db)
+{
+	db->claimer = -1;
+	db->frontier = 0;
+	db->n_late = 0;
+	db->sweep_all = false;
+	db->sweep_next = 1;
+	db->sweep_end = 0;
+	db->safe = 0;
+	db->n_marks = 0;
+	db->open_claimed = 0;
+	db->marked_at = 0;
+}
+
+static void
+forget_facts(DbState *db)
+{
+	pg_atomic_write_u64(&db->scan_bound, 0);
+	pg_atomic_write_u64(&db->depth, 0);
+	pg_atomic_write_u32(&db->depth_known, 0);
+	pg_atomic_write_u32(&db->recovered, 0);
+	pg_atomic_write_u32(&db->recoverer, 0);
+	pg_atomic_write_u32(&db->send_state, SEND_STARTING);
+	pg_atomic_write_u32(&db->pause_all, 0);
+	pg_atomic_write_u64(&db->last_definite_at, 0);
+	pg_atomic_write_u64(&db->epoch, 0);
+	pg_atomic_write_u64(&db->next_due, 0);
+	pg_atomic_write_u64(&db->next_apply, 0);
+}
+
 /* Give an entry to a database.  Caller holds the lock exclusively. */
 static void
 take_database(DbState *db, Oid database)
@@ -142,32 +193,39 @@ take_database(DbState *db, Oid database)
 	db->holds = 0;
 	db->probed_at = 0;
 	db->probe_requested = false;
+	db->config_hash = 0;
+	db->workers_missing = 0;
+	db->early_deaths = 0;
+	db->died_at = 0;
+	db->restart_after = 0;
 	breaker_init(&db->breaker, now);
 	limiter_init(&db->limiter, now);
-	db->claimer = -1;
-	db->frontier = 0;
-	db->n_late = 0;
-	db->sweep_all = false;
-	db->sweep_next = 1;
-	db->sweep_end = 0;
-	db->safe = 0;
-	db->n_marks = 0;
-	db->open_claimed = 0;
-	db->marked_at = 0;
-	pg_atomic_write_u64(&db->scan_bound, 0);
-	pg_atomic_write_u64(&db->depth, 0);
-	pg_atomic_write_u32(&db->depth_known, 0);
-	pg_atomic_write_u32(&db->recovered, 0);
-	pg_atomic_write_u32(&db->recoverer, 0);
-	pg_atomic_write_u32(&db->send_state, SEND_STARTING);
-	pg_atomic_write_u32(&db->pause_all, 0);
-	pg_atomic_write_u64(&db->last_definite_at, 0);
-	pg_atomic_write_u64(&db->epoch, 0);
-	pg_atomic_write_u64(&db->next_due, 0);
-	pg_atomic_write_u64(&db->next_apply, 0);
+	forget_hints(db);
+	forget_facts(db);
 	for (int i = 0; i < N_COUNTERS; i++)
 		pg_atomic_write_u64(&db->counter[i], 0);
 	memset(db->duration, 0, sizeof(db->duration));
+}
+
+void
+shmem_forget_extension(DbState *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(settlement_shared->lock, LW_EXCLUSIVE);
+	db->has_extension = false;
+	db->wanted = 0;
+	db->early_deaths = 0;
+	db->restart_after = 0;
+	LWLockAcquire(db->policy_lock, LW_EXCLUSIVE);
+	breaker_init(&db->breaker, now);
+	limiter_init(&db->limiter, now);
+	LWLockRelease(db->policy_lock);
+	SpinLockAcquire(&db->hint_mutex);
+	forget_hints(db);
+	SpinLockRelease(&db->hint_mutex);
+	forget_facts(db);
+	LWLockRelease(settlement_shared->lock);
 }
 
 DbState *

@@ -103,6 +103,11 @@ typedef struct DbState
 	int			holds;			/* DDL under way that needs it without workers */
 	TimestampTz probed_at;
 	bool		probe_requested;
+	uint64		config_hash;	/* of the wallet_url that the last probe saw */
+	int			workers_missing;	/* wanted, but max_workers has no place */
+	int			early_deaths;	/* rounds in a row in which workers died young */
+	TimestampTz died_at;		/* last death of a worker that was not asked */
+	TimestampTz restart_after;	/* no new worker before */
 
 	/* policy_lock */
 	LWLock	   *policy_lock;
@@ -171,7 +176,9 @@ typedef struct WorkerSlot
 	pid_t		pid;
 	PGPROC	   *proc;
 	TimestampTz started_at;
-	bool		stop_requested; /* the launcher wants it to leave */
+	bool		stop_requested; /* the launcher wants it to leave; the worker
+								 * itself may read it without the lock */
+	uint64		config_hash;	/* its database's when it was started */
 
 	/* atomics */
 	pg_atomic_uint32 idle;		/* waiting, with free slots: may be woken */
@@ -191,13 +198,22 @@ typedef struct SettlementShared
 	LWLock	   *lock;
 	uint64		boot;			/* random, of this start of shared memory */
 	bool		started_as_standby; /* this postmaster saw recovery of a standby */
-	pid_t		launcher_pid;
+	pid_t		launcher_pid;	/* lock, as the next five */
 	PGPROC	   *launcher_proc;
+	Oid			probe_database; /* a probe is at work in it */
+	bool		databases_full; /* a database found no entry */
+	int			register_failures;	/* background workers in a row that found no
+									 * process; 0 = the last one did */
 	pg_atomic_uint64 next_token;	/* claims */
 	pg_atomic_uint32 launcher_work; /* something for the launcher to look at */
 	DbState		databases[MAX_DATABASES];
+
+	/*
+	 * Twice settlement.max_workers: as many run, and each may have left an
+	 * orphan whose claims its successor has not taken over yet.
+	 */
 	int			n_slots;
-	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];	/* settlement.max_workers */
+	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
 } SettlementShared;
 
 extern SettlementShared *settlement_shared;
@@ -210,6 +226,12 @@ extern void shmem_install_hooks(void);
  * full).  With create, a free entry is taken.  Takes settlement_shared->lock.
  */
 extern DbState *shmem_database(Oid database, bool create);
+
+/*
+ * The extension was dropped in this database: what is known about its queue is
+ * void.  Takes settlement_shared->lock, policy_lock and hint_mutex in turn.
+ */
+extern void shmem_forget_extension(DbState *db);
 
 /* The state of MyDatabaseId, remembered per backend; NULL when not preloaded. */
 extern DbState *shmem_my_database(void);
