@@ -186,7 +186,7 @@ CREATE TABLE settlement.dlq (
     fingerprint     bytea
 ) USING heap;
 CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
-CREATE INDEX dlq_died_at_idx ON settlement.dlq (died_at);
+CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
@@ -283,7 +283,15 @@ CREATE TABLE settlement.discrepancies (
 ) USING heap;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 
-SELECT pg_extension_config_dump('settlement.' || name, '')
-FROM unnest('{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
-    dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
-    identity,discrepancies}'::text[]) AS name;
+-- One statement each: every call updates the extension's catalog row.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY '{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
+        dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
+        identity,discrepancies}'::text[]
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump('settlement.' || name, '');
+    END LOOP;
+END $$;
