@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "pgver.h"
 #include "api/rows.h"
 #include "policy/outcome.h"
 #include "shared/settings.h"

@@ -10,7 +10,9 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 
+#include "pgver.h"
 #include "api/rows.h"
 #include "policy/histogram.h"
 #include "shared/shmem.h"

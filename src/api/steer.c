@@ -18,6 +18,7 @@
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "pgver.h"
 #include "api/rows.h"
 #include "queue/announce.h"
 #include "shared/shmem.h"
