@@ -189,7 +189,7 @@ CREATE TABLE settlement.dlq (
     fingerprint     bytea
 ) USING heap;
 CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
-CREATE INDEX dlq_died_at_idx ON settlement.dlq (died_at);
+CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';

@@ -1,0 +1,61 @@
+-- grants.sql: who may do what.  The last file: it covers all before it.
+--
+-- PUBLIC gets nothing; not even the internal functions.  pg_monitor may look at
+-- the views that hold numbers and states.  What shows single trades or acts on
+-- them is granted by the administrator, best through settlement.grant_operator.
+
+CREATE FUNCTION settlement._grant(role text, operator boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    look CONSTANT name[] := '{_database_state,_workers,_flights,_counters,_durations,_sizes,_metrics,
+        prometheus,doctor,_doctor}';
+    act CONSTANT name[] := '{redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
+        resume,wait_paused,drain,_undrained,breaker_open,breaker_close,rescan,restart_worker,
+        explain,_explain,timeline,_timeline,_trade_tables,_nowhere}';
+    object regclass;
+    routine regprocedure;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA settlement TO %s', role);
+    FOR object IN
+        SELECT c.oid FROM pg_class c
+        WHERE c.relnamespace = 'settlement'::regnamespace
+          AND (c.relkind = 'v' OR operator AND c.relkind IN ('r', 'p'))
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %s', object, role);
+    END LOOP;
+    FOR routine IN
+        SELECT p.oid FROM pg_proc p
+        WHERE p.pronamespace = 'settlement'::regnamespace
+          AND (p.proname = ANY (look) OR operator AND p.proname = ANY (act))
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._grant(text, boolean) IS 'Internal: grant what a monitor, or an operator, needs.';
+
+CREATE FUNCTION settlement.grant_operator(role regrole) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT settlement._grant(role::text, true)
+$$;
+COMMENT ON FUNCTION settlement.grant_operator(regrole) IS 'Let a role look at everything and use the operator''s verbs; not attach, detach, enqueue_pending and adopt, which stay with the administrator.';
+
+DO $$
+DECLARE
+    object regclass;
+    routine regprocedure;
+BEGIN
+    FOR object IN
+        SELECT c.oid FROM pg_class c
+        WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', object);
+    END LOOP;
+    FOR routine IN
+        SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'settlement'::regnamespace
+    LOOP
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
+    END LOOP;
+END $$;
+REVOKE ALL ON SCHEMA settlement FROM PUBLIC;
+
+SELECT settlement._grant('pg_monitor', false);

@@ -1,0 +1,84 @@
+-- shared.sql: the doors between SQL and the library's shared memory.
+--
+-- Internal: names start with _ and no user calls them.  They show or steer the
+-- current database only.  Without shared_preload_libraries the ones that show
+-- return no rows, and the ones that steer raise an error.
+
+CREATE FUNCTION settlement._database_state(
+    OUT send_state text, OUT pause_all boolean, OUT recovered boolean, OUT queue_depth bigint,
+    OUT in_flight integer, OUT workers integer, OUT workers_wanted integer, OUT holds integer,
+    OUT launcher_pid integer, OUT breaker text, OUT breaker_manual boolean,
+    OUT breaker_changed_at timestamptz, OUT breaker_open_until timestamptz,
+    OUT breaker_times_opened bigint, OUT limited_until timestamptz,
+    OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
+    OUT sweep_all boolean, OUT next_due timestamptz) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
+COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
+
+CREATE FUNCTION settlement._workers(
+    OUT slot integer, OUT pid integer, OUT state text, OUT idle boolean, OUT stopping boolean,
+    OUT in_flight integer, OUT heartbeat timestamptz, OUT settled bigint, OUT failed bigint,
+    OUT started_at timestamptz) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_workers' LANGUAGE c VOLATILE ROWS 2;
+COMMENT ON FUNCTION settlement._workers() IS 'Internal: workers of this database.';
+
+CREATE FUNCTION settlement._flights(
+    OUT slot integer, OUT queue_id bigint, OUT since timestamptz, OUT phase text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_flights' LANGUAGE c VOLATILE ROWS 64;
+COMMENT ON FUNCTION settlement._flights() IS 'Internal: trades that workers of this database have in flight.';
+
+CREATE FUNCTION settlement._wallet_url_problem(url text) RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_wallet_url_problem' LANGUAGE c STABLE STRICT;
+COMMENT ON FUNCTION settlement._wallet_url_problem(text) IS 'Internal: why a URL cannot be settlement.wallet_url.';
+
+CREATE FUNCTION settlement._counters(OUT name text, OUT value bigint) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_counters' LANGUAGE c VOLATILE ROWS 16;
+COMMENT ON FUNCTION settlement._counters() IS 'Internal: counters of this database.';
+
+CREATE FUNCTION settlement._durations(OUT name text, OUT count bigint, OUT sum double precision,
+    OUT p50 double precision, OUT p95 double precision, OUT p99 double precision,
+    OUT max double precision) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_durations' LANGUAGE c VOLATILE ROWS 4;
+COMMENT ON FUNCTION settlement._durations() IS 'Internal: durations of this database, in seconds.';
+
+CREATE FUNCTION settlement._duration_buckets(OUT name text, OUT le double precision, OUT count bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_duration_buckets' LANGUAGE c VOLATILE ROWS 80;
+COMMENT ON FUNCTION settlement._duration_buckets() IS 'Internal: cumulative histograms of this database; le in seconds.';
+
+CREATE FUNCTION settlement._library_version() RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_library_version' LANGUAGE c STABLE;
+COMMENT ON FUNCTION settlement._library_version() IS 'Internal: version of the loaded library.';
+
+CREATE FUNCTION settlement._announce_work() RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_announce_work' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._announce_work() IS 'Internal: at commit, let workers look at deferred and unapplied.';
+
+CREATE FUNCTION settlement._setting(name text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._library_version();  -- settings exist once it is loaded
+    RETURN current_setting('settlement.' || name);
+END $$;
+COMMENT ON FUNCTION settlement._setting(text) IS 'Internal: a setting, with the library loaded.';
+
+CREATE FUNCTION settlement._announce_pauses() RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_announce_pauses' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._announce_pauses() IS 'Internal: at commit, let workers read settlement.pauses again.';
+
+CREATE FUNCTION settlement._wait_paused(timeout_ms integer, OUT acknowledged boolean, OUT in_flight integer)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_wait_paused' LANGUAGE c VOLATILE STRICT ROWS 1;
+COMMENT ON FUNCTION settlement._wait_paused(integer) IS 'Internal: wait until every worker has acted upon the pauses.';
+
+CREATE FUNCTION settlement._force_breaker(open boolean) RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_force_breaker' LANGUAGE c VOLATILE STRICT;
+COMMENT ON FUNCTION settlement._force_breaker(boolean) IS 'Internal: open the circuit breaker until it is closed by hand, or close it.';
+
+CREATE FUNCTION settlement._sweep_all() RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_sweep_all' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._sweep_all() IS 'Internal: look through the whole queue, deferred and unapplied again.';
+
+CREATE FUNCTION settlement._stop_worker(slot integer) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_stop_worker' LANGUAGE c VOLATILE STRICT;
+COMMENT ON FUNCTION settlement._stop_worker(integer) IS 'Internal: ask a worker to leave; the launcher starts another one.';

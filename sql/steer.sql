@@ -1,0 +1,162 @@
+-- steer.sql: stop, go on, and mend the workers by hand.
+--
+-- pause() and resume() only write settlement.pauses; workers act on it when it
+-- is committed.  So pause() cannot wait for them itself: wait_paused() does, in
+-- a transaction of its own.  drain() is a procedure because it commits between
+-- its looks: it holds no snapshot while it waits.  What changes shared memory
+-- (breaker, rescan, restart_worker) takes effect at once, whether or not the
+-- transaction commits.
+
+CREATE FUNCTION settlement.pause(reason text, symbol text DEFAULT NULL, until timestamptz DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    what CONSTANT text := coalesce(pause.symbol, '*');
+    n bigint;
+BEGIN
+    PERFORM settlement._require_reason(reason);
+    IF what = '' OR pause.until <= clock_timestamp() THEN
+        RAISE EXCEPTION 'a pause needs a symbol that is not empty and an end that lies ahead'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Leave out symbol to pause everything, and until to pause without an end.';
+    END IF;
+    INSERT INTO settlement.pauses AS p (symbol, reason, until)
+    VALUES (what, pause.reason, pause.until)
+    ON CONFLICT ON CONSTRAINT pauses_pkey DO UPDATE
+    SET reason = excluded.reason, until = excluded.until, by = excluded.by, at = excluded.at;
+    PERFORM settlement._announce_pauses();
+    PERFORM settlement._audit('pause', NULL, NULL,
+                              jsonb_build_object('symbol', what, 'until', pause.until), NULL, reason);
+    SELECT count(*) INTO n
+    FROM settlement._flights() f LEFT JOIN settlement.queue q ON q.id = f.queue_id
+    WHERE what = '*' OR q.symbol = what;
+    RETURN format('%s paused%s from the commit on; %s in flight now will be finished',
+                  CASE what WHEN '*' THEN 'everything is' ELSE what || ' is' END,
+                  ' until ' || pause.until,
+                  CASE n WHEN 1 THEN '1 trade' ELSE n || ' trades' END);
+END $$;
+COMMENT ON FUNCTION settlement.pause(text, text, timestamptz) IS 'Stop sending: of one symbol, or of everything; until a time, or until settlement.resume().  New trades are still accepted.  Takes effect at commit; settlement.wait_paused() waits until the workers have acknowledged it.';
+
+CREATE FUNCTION settlement.wait_paused(timeout interval DEFAULT '10 seconds',
+    OUT acknowledged boolean, OUT in_flight integer)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT w.acknowledged, w.in_flight INTO acknowledged, in_flight
+    FROM settlement._wait_paused(least(extract(epoch FROM timeout) * 1000, 86400000)::integer) w;
+END $$;
+COMMENT ON FUNCTION settlement.wait_paused(interval) IS 'Wait until every worker acts on the pauses as they are committed.  Returns whether all do, and how many trades are still in flight.';
+
+CREATE FUNCTION settlement.resume(symbol text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    what CONSTANT text := coalesce(resume.symbol, '*');
+    others text;
+    n bigint;
+BEGIN
+    DELETE FROM settlement.pauses p WHERE p.symbol = what;
+    IF NOT FOUND THEN
+        SELECT string_agg(p.symbol, ', ' ORDER BY p.symbol) INTO others FROM settlement.pauses p;
+        RAISE EXCEPTION '% not paused',
+            CASE what WHEN '*' THEN 'sending is' ELSE format('symbol "%s" is', what) END
+            USING ERRCODE = 'undefined_object',
+                  HINT = coalesce('Paused are: ' || others || '.', 'Nothing is paused.');
+    END IF;
+    UPDATE settlement.deferred d SET retry_at = clock_timestamp()
+    WHERE d.reason = 'paused' AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    PERFORM settlement._announce_pauses();
+    PERFORM settlement._announce_work();
+    PERFORM settlement._audit('resume', NULL, NULL, jsonb_build_object('symbol', what), n, NULL);
+    SELECT string_agg(CASE p.symbol WHEN '*' THEN 'everything' ELSE p.symbol END, ', ' ORDER BY p.symbol)
+    INTO others FROM settlement.pauses p WHERE p.until IS NULL OR p.until > now();
+    RETURN format('%s resumed; %s put aside go back to the queue%s',
+                  CASE what WHEN '*' THEN 'everything is' ELSE what || ' is' END,
+                  CASE n WHEN 1 THEN '1 trade' ELSE n || ' trades' END,
+                  '; still paused: ' || others);
+END $$;
+COMMENT ON FUNCTION settlement.resume(text) IS 'End a pause: of one symbol, or the one of everything (pauses of single symbols stay).';
+
+-- ---------------------------------------------------------------- drain
+
+CREATE FUNCTION settlement._undrained(OUT drained boolean, OUT summary text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    state text;
+    queued bigint;
+    waiting bigint;
+BEGIN
+    -- By the indexes: either table may hold many dead rows.
+    drained := NOT EXISTS (SELECT FROM settlement.queue q WHERE q.id >= 0)
+        AND NOT EXISTS (SELECT FROM settlement.deferred d WHERE d.id >= 0
+                        AND d.reason IN ('retry', 'pending', 'recovered'));
+    IF drained THEN
+        RETURN;
+    END IF;
+    SELECT s.state, s.ready + s.in_flight INTO state, queued FROM settlement.status s;
+    SELECT count(*) INTO waiting
+    FROM (SELECT FROM settlement.deferred d
+          WHERE d.reason IN ('retry', 'pending', 'recovered') LIMIT 10000) d;
+    summary := format('%s queued or in flight, %s to be retried; state: %s', queued, waiting, state);
+END $$;
+COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight or to be retried?';
+
+-- No SET clause and not SECURITY DEFINER: a procedure that has either cannot
+-- commit.  Hence everything in it is qualified.
+CREATE PROCEDURE settlement.drain(timeout interval DEFAULT '1 minute', INOUT drained boolean DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    deadline CONSTANT timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) timeout;
+    summary text;
+BEGIN
+    LOOP
+        SELECT u.drained, u.summary INTO drained, summary FROM settlement._undrained() u;
+        COMMIT;
+        EXIT WHEN drained OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
+        PERFORM pg_catalog.pg_sleep(0.1);
+        COMMIT;
+    END LOOP;
+    IF NOT drained THEN
+        RAISE NOTICE 'not drained: %', summary;
+    END IF;
+END $$;
+COMMENT ON PROCEDURE settlement.drain(interval, boolean) IS 'CALL settlement.drain(''5 min'') waits until nothing is queued, in flight or to be retried, and says whether that came true.  Trades that are paused, need a look-up or are dead are not waited for.  Not inside a transaction block: it commits between its looks, so as to hold no snapshot.';
+
+-- ---------------------------------------------------------------- breaker and workers
+
+CREATE FUNCTION settlement.breaker_open(reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._require_reason(reason);
+    PERFORM settlement._force_breaker(true);
+    PERFORM settlement._audit('breaker_open', NULL, NULL, NULL, NULL, reason);
+END $$;
+COMMENT ON FUNCTION settlement.breaker_open(text) IS 'Stop sending to the wallet until settlement.breaker_close() or a server restart (settlement.pause() outlasts one).';
+
+CREATE FUNCTION settlement.breaker_close() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._force_breaker(false);
+    PERFORM settlement._audit('breaker_close', NULL, NULL, NULL, NULL, NULL);
+END $$;
+COMMENT ON FUNCTION settlement.breaker_close() IS 'Close the circuit breaker now; it opens again if the wallet still fails.';
+
+CREATE FUNCTION settlement.rescan() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._sweep_all();
+    PERFORM settlement._audit('rescan', NULL, NULL, NULL, NULL, NULL);
+END $$;
+COMMENT ON FUNCTION settlement.rescan() IS 'Let the workers look through the whole queue again, from its first row.';
+
+CREATE FUNCTION settlement.restart_worker(slot integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF settlement._stop_worker(slot) IS NOT TRUE THEN
+        RAISE EXCEPTION 'slot % has no worker of this database', slot
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'The view settlement.workers lists them.';
+    END IF;
+    PERFORM settlement._audit('restart_worker', NULL, NULL, jsonb_build_object('slot', slot), NULL, NULL);
+END $$;
+COMMENT ON FUNCTION settlement.restart_worker(integer) IS 'Ask a worker to finish what it has in flight and leave; the launcher starts another one.';
