@@ -1,24 +1,34 @@
 # settlement: PGXS build.  `make demo` and `make test` do everything by themselves.
 EXTENSION = settlement
-VERSION = 0.1
+EXTVERSION = 0.1
 MODULE_big = settlement
 POLICY = outcome retry breaker limiter histogram idempotency
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/policy/*.c src/wallet/*.c src/shared/*.c \
          src/queue/*.c src/worker/*.c src/api/*.c))
 SQL_PARTS = tables attach flow dlq inspect steer metrics grants
-DATA_built = settlement--$(VERSION).sql
+DATA_built = settlement--$(EXTVERSION).sql
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
             -Wno-missing-field-initializers -Wno-clobbered -fvisibility=hidden
 SHLIB_LINK = -lcurl -ljansson -luuid
-EXTRA_CLEAN = settlement--$(VERSION).sql
+EXTRA_CLEAN = settlement--$(EXTVERSION).sql
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-settlement--$(VERSION).sql: $(SQL_PARTS:%=sql/%.sql)
-	{ echo '\echo Use "CREATE EXTENSION settlement" to load this file. \quit'; cat $^; } > $@
+settlement--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql)
+	{ printf '%s\n' '\echo Use "CREATE EXTENSION settlement" to load this file. \quit'; cat $^; } > $@
 
 # Every object sees every header change: small project, honest builds.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# These install what they need and build in a directory of their own.
+demo test coverage check-layers:
+	scripts/$@
+
+# The pure parts and the wallet client under valgrind.
+valgrind:
+	scripts/test --valgrind unit client
+
+.PHONY: demo test coverage check-layers valgrind
