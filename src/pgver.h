@@ -6,6 +6,28 @@
 #define SETTLEMENT_PGVER_H
 
 #include "postgres.h"
+#include "fmgr.h"
+
+/*
+ * Before 16 PGDLLEXPORT is empty outside of Windows, and PG_FUNCTION_INFO_V1
+ * does not export the function itself: with -fvisibility=hidden the server
+ * would not find even the magic block.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(funcname) \
+extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
+extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void); \
+const Pg_finfo_record * \
+CppConcat(pg_finfo_, funcname)(void) \
+{ \
+	static const Pg_finfo_record my_finfo = {1}; \
+	return &my_finfo; \
+} \
+extern int	no_such_variable
+#endif
 
 #if PG_VERSION_NUM < 130000
 #error "settlement needs PostgreSQL 13 or later"
