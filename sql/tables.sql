@@ -283,7 +283,15 @@ CREATE TABLE settlement.discrepancies (
 ) USING heap;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 
-SELECT pg_extension_config_dump('settlement.' || name, '')
-FROM unnest('{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
-    dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
-    identity,discrepancies}'::text[]) AS name;
+-- One statement each: every call updates the extension's catalog row.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY '{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
+        dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
+        identity,discrepancies}'::text[]
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump('settlement.' || name, '');
+    END LOOP;
+END $$;
