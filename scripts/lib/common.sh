@@ -142,7 +142,7 @@ start_wallet()	# DIRECTORY [OPTION...]
 	local dir=$1 try
 	shift
 	rm -f "$dir/wallet.port"
-	wallet/walletd --listen 127.0.0.1:0 --port-file "$dir/wallet.port" \
+	setsid wallet/walletd --listen 127.0.0.1:0 --port-file "$dir/wallet.port" \
 		--db "$dir/wallet.db" "$@" >"$dir/wallet.log" 2>&1 &
 	WALLET_PID=$!
 	for ((try = 0; try < 100; try++)); do
