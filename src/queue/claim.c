@@ -38,7 +38,7 @@ typedef struct Visit
 } Visit;
 
 static Statement defer_paused = {
-	"WITH r AS (SELECT * FROM pg_catalog.unnest($1::int8[], $2::timestamptz[]) AS r(id, until)), "
+	"WITH r AS (SELECT * FROM unnest($1::int8[], $2::timestamptz[]) AS r(id, until)), "
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.id RETURNING q.*, r.until) "
 	"INSERT INTO settlement.deferred (retry_at, reason, " FACT_COLUMNS ") "
 	"SELECT until, 'paused', " FACT_COLUMNS " FROM m",
@@ -50,7 +50,7 @@ static Statement defer_paused = {
  * restore): what waits there carries its facts, so this row goes.
  */
 static Statement find_duplicates = {
-	"SELECT c.i FROM pg_catalog.unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
+	"SELECT c.i FROM unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
 	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
 	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
 	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "

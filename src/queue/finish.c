@@ -63,7 +63,7 @@ static Statement delete_settled = {
 	"r_fingerprint"
 
 static Statement move_to_dlq = {
-	"WITH r AS (SELECT * FROM pg_catalog.unnest($1::int8[], $2::int4[], $3::int4[], $4::bool[], $5::bool[], "
+	"WITH r AS (SELECT * FROM unnest($1::int8[], $2::int4[], $3::int4[], $4::bool[], $5::bool[], "
 	"$6::timestamptz[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::int4[], $12::text[], $13::bool[]) "
 	"AS r(r_id, r_attempts, r_format, r_maybe, r_lookup, r_first_sent, r_fingerprint, "
 	"status, class, code, http_status, message, final_rejection)), "
@@ -77,7 +77,7 @@ static Statement move_to_dlq = {
 };
 
 static Statement move_to_deferred = {
-	"WITH r AS (SELECT * FROM pg_catalog.unnest($1::int8[], $2::int4[], $3::int4[], $4::bool[], $5::bool[], "
+	"WITH r AS (SELECT * FROM unnest($1::int8[], $2::int4[], $3::int4[], $4::bool[], $5::bool[], "
 	"$6::timestamptz[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::int4[], $12::text[], $13::bool[], "
 	"$14::timestamptz[], $15::timestamptz[]) "
 	"AS r(r_id, r_attempts, r_format, r_maybe, r_lookup, r_first_sent, r_fingerprint, "
@@ -97,7 +97,7 @@ static Statement insert_attempts = {
 	"INSERT INTO settlement.attempts (at, attached_id, trade_id, generation, attempt, verb, outcome, "
 	"class, phase, http_status, code, message, duration, slot) "
 	"SELECT at, a, t, g, n, v, o, c, p, NULLIF(h, 0), k, m, d * interval '1 microsecond', $14 "
-	"FROM pg_catalog.unnest($1::timestamptz[], $2::int4[], $3::text[], $4::int4[], $5::int4[], $6::text[], "
+	"FROM unnest($1::timestamptz[], $2::int4[], $3::text[], $4::int4[], $5::int4[], $6::text[], "
 	"$7::text[], $8::text[], $9::text[], $10::int4[], $11::text[], $12::text[], $13::int8[]) "
 	"AS r(at, a, t, g, n, v, o, c, p, h, k, m, d)",
 	14, {TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID,

@@ -28,7 +28,7 @@
 #define TAKE_OVER(condition) \
 	"WITH c AS (SELECT boot, token, ids, claimed_at, format AS c_format FROM settlement.claims WHERE " condition \
 	" ORDER BY boot, token LIMIT $3 FOR UPDATE SKIP LOCKED), " \
-	"r AS (SELECT pg_catalog.unnest(ids) AS r_id, claimed_at, c_format FROM c), " \
+	"r AS (SELECT unnest(ids) AS r_id, claimed_at, c_format FROM c), " \
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.claimed_at, r.c_format), " \
 	"i AS (INSERT INTO settlement.deferred (retry_at, reason, last_sent_at, " FACT_COLUMNS ") " \
 	"SELECT pg_catalog.now(), 'recovered', claimed_at, enqueued_at, attached_id, leaf, attempts + 1, " \

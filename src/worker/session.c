@@ -52,11 +52,13 @@ session_begin(void)
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH ||
 		XactIsoLevel != XACT_READ_COMMITTED || XactReadOnly)
 		elog(ERROR, "a settlement worker runs with settings that are not safe");
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 void
 session_commit(void)
 {
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 }
