@@ -12,6 +12,7 @@
  * "contradiction" is success:true together with a code that says otherwise.
  *
  *  facts                                 outcome      class            signal    charge definite
+ *  request could not be written          NOT_EXECUTED invalid_trade    NONE      yes    no
  *  no complete reply, not sent           NOT_EXECUTED network[_timeout] FAILED   no     no
  *  no complete reply, sent: timeout      UNKNOWN      network_timeout  FAILED    yes    no
  *  ...: too large, not HTTP, truncated   UNKNOWN      wallet_reply     FAILED    yes    no
@@ -33,6 +34,8 @@
  *  5xx                                   UNKNOWN      wallet_error     FAILED    yes    no
  *  any other status                      UNKNOWN      wallet_reply     FAILED    yes    no
  *
+ * Why an unwritable request is charged: it is this trade's fault alone, so it
+ * must end, in the dead letter queue, without a sign of the wallet's health.
  * Why 202 is never SETTLED: "accepted" is not "done", whatever its body says;
  * asking again with the same key gives the final answer.
  * Why 3xx may be charged: it is unknown, and the charge is made only if other
@@ -128,7 +131,11 @@ of_transport(const AttemptFacts *f)
 	if (f->transport == TRANSPORT_TIMEOUT)
 		error_class = "network_timeout";
 	if (!was_sent(f))
+	{
+		if (f->transport == TRANSPORT_UNSENDABLE)
+			return verdict(OUTCOME_NOT_EXECUTED, "invalid_trade", SIGNAL_NONE, true);
 		return verdict(OUTCOME_NOT_EXECUTED, error_class, SIGNAL_FAILED, false);
+	}
 	if (f->transport == TRANSPORT_TOO_LARGE ||
 		f->transport == TRANSPORT_PROTOCOL)
 		error_class = "wallet_reply";
@@ -329,6 +336,8 @@ transport_name(Transport transport)
 			return "protocol";
 		case TRANSPORT_OTHER:
 			return "other";
+		case TRANSPORT_UNSENDABLE:
+			return "unsendable";
 	}
 	return "invalid";
 }

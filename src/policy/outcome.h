@@ -24,7 +24,9 @@ typedef enum Transport
 	TRANSPORT_RESEND_BLOCKED,	/* the library wanted to send a second time */
 	TRANSPORT_TOO_LARGE,		/* the reply exceeded max_response_size */
 	TRANSPORT_PROTOCOL,			/* not HTTP, truncated */
-	TRANSPORT_OTHER
+	TRANSPORT_OTHER,
+	TRANSPORT_UNSENDABLE		/* the request could not be written: no network
+								 * was involved, and trying again changes nothing */
 } Transport;
 
 /* How far the attempt came, for the record. */
@@ -102,7 +104,7 @@ typedef struct Verdict
  * error_class is one of: rejected (the adapter may refine it), key_conflict,
  * stale_epoch, wallet_reply, wallet_pending, in_progress, rate_limited,
  * network, network_timeout, wallet_auth, wallet_path, wallet_redirect,
- * wallet_error.  outcome.c has the table.
+ * wallet_error, invalid_trade.  outcome.c has the table.
  */
 extern Verdict outcome_of_settle(const AttemptFacts *facts);
 
