@@ -118,7 +118,8 @@ extern int	wallet_request_format(const WalletClient *client);
 
 /*
  * The exact bytes of a settle request; deterministic for a format.  Returns the
- * length, or -1 when it does not fit.  (Shown as evidence and fingerprinted.)
+ * length (without the NUL that follows), or -1 when it does not fit, is not UTF-8
+ * or the format is unknown.  (Shown as evidence and fingerprinted.)
  */
 extern int	wallet_request_body(const WalletClient *client, int format,
 								const WalletTrade *trade, char *out, size_t outlen);
@@ -127,7 +128,11 @@ extern int	wallet_request_body(const WalletClient *client, int format,
  * Start one request; the trade is read before the call returns.  epoch 0 sends
  * no Settlement-Epoch.  traceparent may be NULL.  A request that cannot start
  * is reported through wallet_client_next like any other failure, with
- * maybe_sent false.  False only when max_connections requests are in flight.
+ * maybe_sent false (TRANSPORT_UNSENDABLE when its content or key is why).  False
+ * only when max_connections requests are in flight.
+ *
+ * For a look-up trade may be NULL; where it is given, fields that the answer
+ * repeats are compared with it.
  */
 extern bool wallet_client_submit(WalletClient *client, WalletVerb verb,
 								 const WalletTrade *trade,
@@ -154,5 +159,16 @@ extern const WalletResult *wallet_client_next(WalletClient *client);
 
 /* How far a request in flight is; context names it. */
 extern AttemptPhase wallet_client_phase(const WalletClient *client, void *context);
+
+typedef struct WalletCounters
+{
+	uint64_t	connections_opened; /* since the client was created */
+	uint64_t	connections_cut;	/* idle ones that closed or spoke out of turn */
+	uint64_t	resends_blocked;	/* see TRANSPORT_RESEND_BLOCKED */
+	int			connections_now;
+} WalletCounters;
+
+extern void wallet_client_counters(const WalletClient *client,
+								   WalletCounters *counters);
 
 #endif
