@@ -25,9 +25,8 @@ AS $$
                WHEN 'text' THEN '{text,varchar,bpchar}'
                WHEN 'amount' THEN '{numeric,bigint,integer,smallint}'
                WHEN 'time' THEN '{timestamptz,timestamp}'
-               WHEN 'when' THEN '{timestamptz}'
                WHEN 'reference' THEN '{text,varchar,uuid}'
-               WHEN 'count' THEN '{integer,bigint}'
+               WHEN 'count' THEN '{integer,bigint,smallint}'
            END::regtype[],
            r.kind, r.add_type
     FROM (VALUES
@@ -45,7 +44,7 @@ AS $$
         ('executed_at',     '{executed_at,traded_at,created_at}',          'time',   'optional', NULL),
         ('status',          '{settlement_status}',                         'text',   'result',   'text'),
         ('settlement_id',   '{settlement_id}',                             'reference', 'result', 'text'),
-        ('settled_at',      '{settled_at}',                                'when',   'result',   'timestamptz'),
+        ('settled_at',      '{settled_at}',                                'time',   'result',   'timestamptz'),
         ('attempts',        '{settlement_attempts}',                       'count',  'result',   'integer'),
         ('error',           '{settlement_error}',                          'text',   'result',   'text')
     ) AS r (role, usual_names, holds, kind, add_type)

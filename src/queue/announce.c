@@ -28,6 +28,7 @@
 
 #include "queue/announce.h"
 #include "queue/catalog.h"
+#include "queue/frontier.h"
 #include "shared/shmem.h"
 
 #define MAX_DRAWN_RANGES	32
@@ -74,16 +75,8 @@ push_late_ranges(DbState *db)
 	int64		bound = (int64) pg_atomic_read_u64(&db->scan_bound);
 
 	for (int i = 0; i < noted.n_drawn; i++)
-	{
-		if (noted.drawn[i].lo > bound)
-			continue;
-		SpinLockAcquire(&db->hint_mutex);
-		if (db->n_late < MAX_LATE_RANGES)
-			db->late[db->n_late++] = noted.drawn[i];
-		else
-			db->sweep_all = true;
-		SpinLockRelease(&db->hint_mutex);
-	}
+		if (noted.drawn[i].lo <= bound)
+			frontier_announce_late(db, noted.drawn[i].lo, noted.drawn[i].hi);
 }
 
 static void
