@@ -32,6 +32,12 @@ prepare(Statement *statement)
 void
 statement_run(Statement *statement, const Datum *values)
 {
+	statement_run_nulls(statement, values, NULL);
+}
+
+void
+statement_run_nulls(Statement *statement, const Datum *values, const char *nulls)
+{
 	/* volatile: restored after a longjmp */
 	volatile bool seqscan = enable_seqscan;
 	volatile bool hashjoin = enable_hashjoin;
@@ -45,7 +51,7 @@ statement_run(Statement *statement, const Datum *values)
 		enable_mergejoin = false;
 		prepare(statement);
 		code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
-								NULL, false, 0);
+								nulls, false, 0);
 	}
 	PG_FINALLY();
 	{

@@ -24,6 +24,10 @@ typedef struct Statement
  */
 extern void statement_run(Statement *statement, const Datum *values);
 
+/* The same, with 'n' in nulls[i] for a null and ' ' for a value. */
+extern void statement_run_nulls(Statement *statement, const Datum *values,
+								const char *nulls);
+
 /* Arrays; texts may be NULL, times of 0 become NULL. */
 extern Datum int8_array(const int64 *values, int n);
 extern Datum int4_array(const int *values, int n);
