@@ -101,8 +101,8 @@ become_owner(ApplyLeaf *leaf)
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	leaf->guc_level = NewGUCNestLevel();
-	if (strcmp(namespace_search_path, "pg_catalog") != 0)
-		(void) set_config_option("search_path", "pg_catalog", PGC_USERSET,
+	if (strcmp(namespace_search_path, "pg_catalog, pg_temp") != 0)
+		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 
 	/* workers run with row_security off; user code expects the default */

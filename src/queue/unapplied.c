@@ -30,6 +30,12 @@
 /* Failures in all before a row that is gone is given up (about 25 s). */
 #define GONE_TRIES			8
 
+/*
+ * A run stops at the first row after this time: user code may take
+ * settlement.apply_timeout for each, and the worker has other work.
+ */
+#define RUN_MS				100
+
 /* How long to leave a due row that another worker is trying just now. */
 #define BUSY_MS				50
 
@@ -477,18 +483,21 @@ unapplied_run(DbState *db, int max)
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "settlement unapplied",
 												  ALLOCSET_DEFAULT_SIZES);
+	TimestampTz start = GetCurrentTimestamp();
 	int64	   *ids = palloc(Max(max, 1) * sizeof(int64));
 	int			done = 0;
+	int			tried = 0;
 	int			n;
 
 	n = find_due_rows(ids, max, context);
-	for (int i = 0; i < n; i++)
+	while (tried < n &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), RUN_MS))
 	{
 		CHECK_FOR_INTERRUPTS();
-		done += try_row_safely(ids[i], context);
+		done += try_row_safely(ids[tried++], context);
 	}
 	if (db != NULL)
-		publish_next(db, n == max, context);
+		publish_next(db, tried < n || (n == max && done > 0), context);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 	pfree(ids);
