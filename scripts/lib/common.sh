@@ -136,21 +136,22 @@ stop_cluster()	# DIRECTORY
 }
 
 # Start the reference wallet on a free loopback port and wait until it answers.
-# Sets WALLET_PID and WALLET_URL.  Further arguments are options of walletd.
+# Sets WALLET_URL; its pid is in wallet.pid.  Further arguments are options of walletd.
 start_wallet()	# DIRECTORY [OPTION...]
 {
-	local dir=$1 try
+	local dir=$1 try pid
 	shift
 	rm -f "$dir/wallet.port"
 	setsid wallet/walletd --listen 127.0.0.1:0 --port-file "$dir/wallet.port" \
 		--db "$dir/wallet.db" "$@" >"$dir/wallet.log" 2>&1 &
-	WALLET_PID=$!
+	pid=$!
+	echo $pid >"$dir/wallet.pid"
 	for ((try = 0; try < 100; try++)); do
 		if [ -s "$dir/wallet.port" ]; then
 			WALLET_URL=http://127.0.0.1:$(<"$dir/wallet.port")
 			return 0
 		fi
-		kill -0 "$WALLET_PID" 2>/dev/null || break
+		kill -0 $pid 2>/dev/null || break
 		sleep 0.1
 	done
 	cat "$dir/wallet.log" >&2
