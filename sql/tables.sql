@@ -269,12 +269,14 @@ CREATE TABLE settlement.identity (
     system_identifier bigint NOT NULL,
     database_oid      oid NOT NULL,
     place             text NOT NULL,
+    timeline          integer NOT NULL,
     epoch             bigint NOT NULL DEFAULT 1,
     adopted_at        timestamptz NOT NULL DEFAULT now(),
     adopted_by        name NOT NULL DEFAULT session_user,
     reason            text NOT NULL
 ) USING heap;
 COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
+COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
 COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.';
 
 CREATE TABLE settlement.discrepancies (

@@ -1,6 +1,43 @@
-#ifndef I_H
-#define I_H
+/*
+ * identity.h
+ *	  The clone fence: is this the one database that may send?
+ *
+ * settlement.identity says which one that is: the system identifier, the
+ * database, the place where its files are, and the timeline that its WAL was on.
+ */
+#ifndef SETTLEMENT_QUEUE_IDENTITY_H
+#define SETTLEMENT_QUEUE_IDENTITY_H
+
+#include "access/xlogdefs.h"
+
 #include "shared/shmem.h"
+
+/*
+ * SEND_OK, with the epoch in db->epoch, or SEND_FENCED.  Call it inside a READ
+ * COMMITTED transaction of a worker and send only after that has committed:
+ * after a promotion it raises the epoch.
+ */
 extern SendState identity_check(DbState *db);
+
+/* Why the last identity_check of this process fenced; NULL if it did not. */
+extern const char *identity_reason(void);
+
+/* What identity_check would complain of; NULL = nothing.  Changes nothing. */
+extern const char *identity_problem(void);
+
+/* The wallet has seen a higher epoch than this one that we sent. */
+extern void identity_epoch_refused(DbState *db, uint64 epoch);
+
+/* Has the epoch been raised since it was refused? */
 extern bool identity_epoch_raised(DbState *db);
+
+/*
+ * The place: a hash of settlement.site_file, or of this machine and the data
+ * directory.  NULL, and *problem says why, when that cannot be told.  Palloc'ed.
+ */
+extern char *identity_place(const char **problem);
+
+/* The timeline that this server writes; not during recovery. */
+extern TimeLineID identity_timeline(void);
+
 #endif

@@ -63,6 +63,7 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u64(&db->pauses_version, 1);
 	pg_atomic_init_u64(&db->last_definite_at, 0);
 	pg_atomic_init_u64(&db->epoch, 0);
+	pg_atomic_init_u64(&db->refused_epoch, 0);
 	pg_atomic_init_u64(&db->next_due, 0);
 	pg_atomic_init_u64(&db->next_apply, 0);
 	for (int i = 0; i < N_COUNTERS; i++)
@@ -177,6 +178,7 @@ forget_facts(DbState *db)
 	pg_atomic_write_u32(&db->pause_all, 0);
 	pg_atomic_write_u64(&db->last_definite_at, 0);
 	pg_atomic_write_u64(&db->epoch, 0);
+	pg_atomic_write_u64(&db->refused_epoch, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 }

@@ -145,6 +145,7 @@ typedef struct DbState
 	pg_atomic_uint64 last_definite_at;	/* TimestampTz of the last definite
 										 * answer for any key */
 	pg_atomic_uint64 epoch;
+	pg_atomic_uint64 refused_epoch; /* the wallet had seen a higher one */
 	pg_atomic_uint64 next_due;	/* TimestampTz of the earliest deferred row; 0
 								 * = unknown, look */
 	pg_atomic_uint64 next_apply;	/* the same for unapplied */

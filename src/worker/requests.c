@@ -83,6 +83,8 @@ carry_out(void)
 		slots_stop_database(db);
 	if (requests.identity_check)
 	{
+		/* adopt() has moved rows: count them again */
+		pg_atomic_write_u32(&db->depth_known, 0);
 		pg_atomic_write_u32(&db->send_state, SEND_STARTING);
 		shmem_wake_all_workers(db);
 	}

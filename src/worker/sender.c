@@ -18,6 +18,7 @@
 #include "policy/limiter.h"
 #include "queue/decision.h"
 #include "queue/frontier.h"
+#include "queue/identity.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
 
@@ -305,7 +306,10 @@ sender_collect(Worker *w)
 			shmem_count(w->db, COUNT_REQUEST_FAILURES, 1);
 		if (result->verdict.outcome == OUTCOME_FENCED &&
 			flight->verb == WALLET_SETTLE)
+		{
+			identity_epoch_refused(w->db, pg_atomic_read_u64(&w->db->epoch));
 			pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
+		}
 
 		if (send_after_lookup(flight) && !w->stopping)
 		{

@@ -106,6 +106,7 @@ say_state(SendState state)
 		case SEND_FENCED:
 			ereport(LOG,
 					(errmsg("settlement sends nothing: this database is not the one that may send"),
+					 errdetail("Reason: %s.", identity_reason() ? identity_reason() : "unknown"),
 					 errhint("If it is not a copy of a database that still sends, call settlement.adopt(reason).")));
 			break;
 		case SEND_VERSION:

@@ -1,0 +1,52 @@
+/*
+ * place.c
+ *	  SQL functions that tell which database this is (queue/identity.c).
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "pgver.h"
+#include "queue/identity.h"
+
+PG_FUNCTION_INFO_V1(settlement_current_place);
+PG_FUNCTION_INFO_V1(settlement_current_timeline);
+PG_FUNCTION_INFO_V1(settlement_identity_problem);
+
+Datum
+settlement_current_place(PG_FUNCTION_ARGS)
+{
+	const char *problem = NULL;
+	char	   *place = identity_place(&problem);
+
+	if (place == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot tell where this database is: %s", problem)));
+	PG_RETURN_TEXT_P(cstring_to_text(place));
+}
+
+Datum
+settlement_current_timeline(PG_FUNCTION_ARGS)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("recovery is in progress")));
+	PG_RETURN_INT32((int32) identity_timeline());
+}
+
+Datum
+settlement_identity_problem(PG_FUNCTION_ARGS)
+{
+	const char *problem;
+
+	if (RecoveryInProgress())
+		PG_RETURN_NULL();
+	problem = identity_problem();
+	if (problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
