@@ -193,6 +193,63 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._defer(settlement.dlq, text, timestamptz) IS 'Internal: insert a trade into deferred with its facts.';
 
+-- An invalid trade that never left: its row may have been corrected since, so it
+-- is read and checked again, as the trigger does.  The look-up first that is the
+-- rule for rows taken up later does not apply: nothing was ever sent.
+CREATE FUNCTION settlement._revive(trade settlement.dlq, ids bigint[], retry_at timestamptz)
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    leaf regclass;
+    ctid tid;
+    fresh settlement.dlq;
+    taken settlement.deferred;
+    query text;
+    result text := settlement._apply_pending(trade);
+BEGIN
+    IF result IS DISTINCT FROM 'done' THEN
+        RETURN result;
+    END IF;
+    DELETE FROM settlement.unapplied u
+    WHERE u.attached_id = trade.attached_id AND u.trade_id = trade.trade_id;
+    DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
+
+    -- Built-in types and their own comparison only: this runs as our owner.
+    SELECT format('SELECT tableoid::regclass, ctid FROM %s WHERE %I = $1::%s AND %I::text = ''PENDING'' LIMIT 1',
+                  a.relid, c.attname, settlement._base_type(c.atttypid), a.columns ->> 'status')
+    INTO query
+    FROM settlement.attached a
+         JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'
+    WHERE a.attached_id = trade.attached_id;
+    EXECUTE query INTO leaf, ctid USING trade.trade_id;
+    IF leaf IS NULL OR NOT settlement._enqueue_row(leaf, ctid) THEN
+        RAISE EXCEPTION 'the row of the trade does not say PENDING'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+
+    SELECT d.* INTO fresh FROM settlement.dlq d
+    WHERE d.attached_id = trade.attached_id AND d.trade_id = trade.trade_id;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the trade is still invalid: %', fresh.message
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Correct the trade row first; or give the trade up with settlement.dlq_purge().';
+    END IF;
+    DELETE FROM settlement.deferred d
+    WHERE d.attached_id = trade.attached_id AND d.trade_id = trade.trade_id RETURNING d.* INTO STRICT taken;
+    fresh := jsonb_populate_record(NULL::settlement.dlq, to_jsonb(taken) - 'reason');
+    fresh.attempts := trade.attempts;
+    fresh.generation := trade.generation;
+    fresh.maybe_executed := false;
+    fresh.lookup_first := false;
+    IF retry_at IS NOT NULL THEN
+        PERFORM settlement._defer(fresh, 'retry', retry_at);
+        RETURN 'deferred';
+    END IF;
+    PERFORM settlement._requeue(fresh);
+    RETURN 'queue';
+END $$;
+COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[], timestamptz) IS 'Internal: redrive an invalid trade from its corrected row.';
+
 -- Take one trade out of the DLQ and let it go on: into the queue, or into
 -- deferred until retry_at, or, with look_up or when the wallet may have
 -- forgotten its key, into deferred as needs_lookup.  Returns where it went
@@ -213,7 +270,7 @@ BEGIN
     ids := locked.ids;
     IF ids IS NULL THEN
         RETURN 'moved';
-    ELSIF trade.class = 'invalid_trade' OR trade.trade_id IS NULL THEN
+    ELSIF trade.trade_id IS NULL THEN
         RETURN 'invalid';
     END IF;
 
@@ -225,6 +282,16 @@ BEGIN
                  AND u.status IN ('SETTLED', 'REVERSED')) THEN
         RETURN 'settled';
     END IF;
+    IF trade.class = 'invalid_trade' AND trade.first_sent_at IS NULL AND NOT trade.maybe_executed THEN
+        result := settlement._revive(trade, ids, retry_at);
+        IF result IN ('queue', 'deferred') THEN
+            PERFORM settlement._audit('redrive', trade.attached_id, trade.trade_id,
+                jsonb_build_object('to', result, 'status', trade.status, 'class', trade.class,
+                                   'message', trade.message, 'died_at', trade.died_at), 1, reason);
+        END IF;
+        RETURN result;
+    END IF;
+
     result := settlement._apply_pending(trade);
     IF result IS DISTINCT FROM 'done' THEN
         RETURN result;
@@ -267,7 +334,7 @@ CREATE FUNCTION settlement._redrive_problem(result text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE result
         WHEN 'moved' THEN 'taken out of the DLQ by somebody else'
-        WHEN 'invalid' THEN 'invalid trade: it cannot be sent as it is'
+        WHEN 'invalid' THEN 'invalid trade without a trade id'
         WHEN 'settled' THEN 'settled: only its trade row is not written yet'
         WHEN 'locked' THEN 'trade row is locked by another session'
         WHEN 'gone' THEN 'trade row no longer exists'
@@ -284,7 +351,7 @@ BEGIN
                                     ELSE 'object_not_in_prerequisite_state' END,
               HINT = CASE result
                   WHEN 'locked' THEN 'Try again when that session has ended its transaction.'
-                  WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending(); or settlement.resolve() it.'
+                  WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending() takes it up.'
                   WHEN 'gone' THEN 'settlement.resolve() it, or settlement.dlq_purge() it.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'
                   ELSE format('See SELECT settlement.explain(%L).', trade_id) END;
@@ -414,7 +481,7 @@ BEGIN
     IF dry_run IS NOT FALSE THEN
         RETURN QUERY
         SELECT d.class, d.code, d.status, count(*), 0::bigint, 0::bigint,
-               CASE WHEN d.class = 'invalid_trade' THEN settlement._redrive_problem('invalid') END
+               CASE WHEN d.class = 'invalid_trade' THEN 'read again from the trade row' END
         FROM settlement._dlq_matching(filter) d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
         RETURN;
     END IF;
@@ -429,8 +496,8 @@ BEGIN
         SELECT m.class, m.code, m.status, count(*),
                count(*) FILTER (WHERE t.result = ANY (went)),
                count(*) FILTER (WHERE t.result <> ALL (went)),
-               string_agg(DISTINCT settlement._redrive_problem(t.result), '; ')
-                   FILTER (WHERE t.result <> ALL (went))
+               left(string_agg(DISTINCT settlement._redrive_problem(t.result), '; ')
+                    FILTER (WHERE t.result <> ALL (went)), 1000)
         FROM matched m LEFT JOIN tried t ON t.dlq_id = m.id
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     LOOP

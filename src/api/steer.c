@@ -21,7 +21,9 @@
 #include "pgver.h"
 #include "api/rows.h"
 #include "queue/announce.h"
+#include "queue/frontier.h"
 #include "shared/shmem.h"
+#include "worker/slots.h"
 
 PG_FUNCTION_INFO_V1(settlement_force_breaker);
 PG_FUNCTION_INFO_V1(settlement_sweep_all);
@@ -68,11 +70,9 @@ settlement_sweep_all(PG_FUNCTION_ARGS)
 {
 	DbState    *db = my_database();
 
-	SpinLockAcquire(&db->hint_mutex);
-	db->sweep_all = true;
-	SpinLockRelease(&db->hint_mutex);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
+	frontier_rescan(db);
 	shmem_wake_all_workers(db);
 	PG_RETURN_VOID();
 }
@@ -96,11 +96,7 @@ settlement_stop_worker(PG_FUNCTION_ARGS)
 		asked = slot->db == shmem_db_index(db) &&
 			(slot->state == SLOT_RUNNING || slot->state == SLOT_STARTING);
 		if (asked)
-		{
-			slot->stop_requested = true;
-			if (slot->proc != NULL)
-				SetLatch(&slot->proc->procLatch);
-		}
+			slot_stop_locked(slot);
 	}
 	LWLockRelease(settlement_shared->lock);
 	if (asked)

@@ -1,0 +1,388 @@
+-- doctor.sql: what is wrong with the installation, and what to do about it.
+--
+-- ok: looked at and well.  warn: works, but a person should know.  fail: trades
+-- are not settled, or need a person.  The parts run as the owner and read
+-- catalogs and our own tables only; with deep, trade rows are read too, with
+-- the caller's rights.
+
+CREATE FUNCTION settlement._doctor_server()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    library text := settlement._library_version();
+    objects text := (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'settlement');
+    s record;
+    r record;
+BEGIN
+    SELECT * INTO s FROM settlement._database_state();
+    IF s.send_state IS NULL THEN
+        RETURN QUERY SELECT 'library', 'fail',
+            CASE WHEN current_setting('shared_preload_libraries') ~ '\msettlement\M'
+                 THEN 'there is no room in shared memory for another database'
+                 ELSE 'settlement is not in shared_preload_libraries: trades are queued and never sent' END,
+            'Set shared_preload_libraries = ''settlement'' and restart the server.';
+    ELSE
+        RETURN QUERY SELECT 'library', 'ok', 'preloaded, version ' || library, NULL;
+    END IF;
+    IF library <> objects THEN
+        RETURN QUERY SELECT 'version', 'fail',
+            format('the library is version %s, the SQL objects are version %s: nothing is sent', library, objects),
+            'ALTER EXTENSION settlement UPDATE, or restart the server if the library on disk is newer.';
+    ELSE
+        RETURN QUERY SELECT 'version', 'ok', 'library and SQL objects are both ' || library, NULL;
+    END IF;
+
+    FOR r IN SELECT * FROM (VALUES
+            ('fsync', 'off', 'fail', 'a crash of the machine may lose claims, and a settled trade may be sent again later'),
+            ('full_page_writes', 'off', 'warn', 'a crash of the machine may corrupt the queue'),
+            ('track_counts', 'off', 'fail', 'autovacuum does not come to the queue'),
+            ('autovacuum', 'off', 'warn', 'nothing clears away the dead rows of the queue')) AS v (name, bad, status, why)
+        WHERE current_setting(v.name) = v.bad
+    LOOP
+        RETURN QUERY SELECT 'server', r.status, format('%s is %s: %s', r.name, r.bad, r.why),
+                            format('ALTER SYSTEM SET %s = on, then reload the server.', r.name);
+    END LOOP;
+    FOR r IN SELECT coalesce('role ' || o.rolname, '') || CASE WHEN x.setrole <> 0 AND x.setdatabase <> 0 THEN ' in ' ELSE '' END
+                    || coalesce('database ' || d.datname, '') AS whom, c AS setting
+             FROM pg_db_role_setting x CROSS JOIN unnest(x.setconfig) c
+                  LEFT JOIN pg_roles o ON o.oid = x.setrole LEFT JOIN pg_database d ON d.oid = x.setdatabase
+             WHERE c = 'session_replication_role=replica' AND (d.datname IS NULL OR d.datname = current_database())
+    LOOP
+        RETURN QUERY SELECT 'server', 'fail',
+            format('%s has %s: its INSERTs do not fire the trigger, so their trades are not queued', r.whom, r.setting),
+            'Reset it; settlement.enqueue_pending() takes up what was missed.';
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_server() IS 'Internal: findings on the server.';
+
+CREATE FUNCTION settlement._doctor_wallet()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    url text := settlement._setting('wallet_url');
+    problem text;
+    r record;
+BEGIN
+    IF url = '' THEN
+        RETURN QUERY SELECT 'wallet_url', 'fail', 'settlement.wallet_url is not set: nothing is sent',
+            format('ALTER DATABASE %I SET settlement.wallet_url = ''https://...'';', current_database());
+    ELSE
+        problem := settlement._wallet_url_problem(url);
+        RETURN QUERY SELECT 'wallet_url',
+            CASE WHEN problem IS NOT NULL THEN 'fail'
+                 WHEN url ~* '^http:' AND url !~* '^http://(localhost|127(\.\d+){3}|\[::1\])([:/]|$)' THEN
+                     CASE settlement._setting('plain_http') WHEN 'always' THEN 'warn' ELSE 'fail' END
+                 ELSE 'ok' END,
+            CASE WHEN problem IS NOT NULL THEN 'settlement.wallet_url cannot be used: ' || problem
+                 WHEN url ~* '^http:' AND url !~* '^http://(localhost|127(\.\d+){3}|\[::1\])([:/]|$)'
+                 THEN 'trades and credentials would cross the network without TLS'
+                 ELSE regexp_replace(url, '^(https?://)[^/@]*@', '\1') END,
+            CASE WHEN problem IS NOT NULL OR url ~* '^http:' AND url !~* '^http://(localhost|127(\.\d+){3}|\[::1\])([:/]|$)'
+                 THEN 'Use an https URL (settlement.plain_http says where plain http is allowed).' END;
+    END IF;
+    FOR r IN SELECT p.name, p.source FROM pg_settings p
+             WHERE p.name = 'settlement.wallet_url' AND p.source IN ('user', 'database user', 'client', 'session')
+    LOOP
+        RETURN QUERY SELECT 'wallet_url', 'warn',
+            format('this session has its own value (from: %s); the workers may have another', r.source),
+            'Set it for the database or in postgresql.conf.';
+    END LOOP;
+    IF settlement._setting('wallet_lookup') = 'off' THEN
+        RETURN QUERY SELECT 'wallet_lookup', 'warn',
+            'settlement.wallet_lookup is off: an unknown trade past settlement.idempotency_window has to be resolved by hand',
+            NULL;
+    END IF;
+    IF settlement._setting('dead_letter_on_outage') = 'on' THEN
+        RETURN QUERY SELECT 'dead_letter_on_outage', 'warn',
+            'an outage of the wallet sends trades to the DLQ after settlement.max_attempts',
+            'Turn settlement.dead_letter_on_outage off to let them wait instead.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_wallet() IS 'Internal: findings on the wallet''s settings.';
+
+CREATE FUNCTION settlement._doctor_workers()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s record;
+    w record;
+    obstacles text[];
+BEGIN
+    SELECT * INTO s FROM settlement._database_state();
+    IF s.send_state IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT 'launcher', CASE WHEN s.launcher_pid IS NULL THEN 'fail' ELSE 'ok' END,
+        coalesce('runs as process ' || s.launcher_pid, 'the settlement launcher does not run'),
+        CASE WHEN s.launcher_pid IS NULL THEN 'See the server log; it starts again by itself, unless max_worker_processes is used up.' END;
+    RETURN QUERY SELECT 'workers',
+        CASE WHEN s.workers = 0 THEN 'fail' WHEN s.workers < s.workers_wanted THEN 'warn' ELSE 'ok' END,
+        format('%s of %s run', s.workers, s.workers_wanted),
+        CASE WHEN s.workers >= greatest(s.workers_wanted, 1) THEN NULL
+             WHEN s.holds > 0 THEN 'DDL on the database or the extension holds them back.'
+             WHEN s.workers_wanted = 0 THEN 'See settlement.workers and settlement.databases.'
+             ELSE format('max_worker_processes is %s and settlement.max_workers is %s, for all databases together.',
+                         current_setting('max_worker_processes'), settlement._setting('max_workers')) END;
+    FOR w IN SELECT * FROM settlement._workers() x
+             WHERE x.state = 'orphaned' OR x.heartbeat < clock_timestamp() - interval '30 seconds'
+    LOOP
+        RETURN QUERY SELECT 'workers', 'warn',
+            format('worker %s %s', w.slot, CASE w.state WHEN 'orphaned' THEN 'is gone and its trades are not taken over yet'
+                ELSE format('(process %s) has shown no sign of life since %s', w.pid, settlement._moment(w.heartbeat)) END),
+            CASE WHEN w.state <> 'orphaned' THEN format('SELECT settlement.restart_worker(%s); if that does not help, end the process.', w.slot) END;
+    END LOOP;
+
+    obstacles := ARRAY(SELECT o FROM settlement._obstacles(NULL) o);
+    IF cardinality(obstacles) = 0 THEN
+        RETURN QUERY SELECT 'sending', 'ok', 'nothing stands between a trade and the wallet', NULL;
+    ELSE
+        RETURN QUERY SELECT 'sending',
+            CASE WHEN s.send_state IN ('ok', 'starting', 'disabled') AND s.workers > 0 THEN 'warn' ELSE 'fail' END,
+            rtrim(o, '.'), CASE WHEN o LIKE 'Nothing is sent: this database%'
+                                THEN 'SELECT settlement.adopt(''why this is the one'');' END
+        FROM unnest(obstacles) o;
+    END IF;
+    RETURN QUERY SELECT 'pauses', 'warn', format('%s is paused by %s since %s: %s',
+            p.symbol, p.by, settlement._moment(p.at), p.reason), format('SELECT settlement.resume(%L);', p.symbol)
+        FROM settlement.pauses p WHERE p.symbol <> '*' AND (p.until IS NULL OR p.until > now());
+END $$;
+COMMENT ON FUNCTION settlement._doctor_workers() IS 'Internal: findings on the workers.';
+
+-- One attached table: problems only.
+CREATE FUNCTION settlement._doctor_table(a settlement.attached)
+RETURNS TABLE (status text, detail text, hint text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH trigger_functions AS (
+        SELECT p.oid FROM pg_proc p
+        WHERE p.pronamespace = 'settlement'::regnamespace AND p.prorettype = 'trigger'::regtype),
+    members AS (
+        SELECT c.oid, c.oid::regclass AS name, c.relkind, c.relowner, c.relpersistence, c.relreplident
+        FROM pg_class c
+        WHERE c.oid = a.relid OR c.oid IN (SELECT t.relid FROM pg_partition_tree(a.relid) t)),
+    written AS (
+        SELECT e.value AS name FROM jsonb_each_text(a.columns) e
+        WHERE e.key IN ('status', 'settlement_id', 'settled_at', 'attempts', 'error'))
+    SELECT 'fail', format('%s has no settlement trigger: its new trades are not queued', m.name),
+           format('SELECT settlement.attach(%L);', a.relid::text)
+    FROM members m
+    WHERE NOT EXISTS (SELECT FROM pg_trigger t
+                      WHERE t.tgrelid = m.oid AND t.tgfoid IN (SELECT f.oid FROM trigger_functions f))
+    UNION ALL
+    SELECT 'fail', format('trigger %s of %s is disabled: its new trades are not queued', t.tgname, m.name),
+           format('ALTER TABLE %s ENABLE TRIGGER %I; then settlement.enqueue_pending(%L) takes up what was missed.',
+                  m.name, t.tgname, a.relid::text)
+    FROM members m JOIN pg_trigger t ON t.tgrelid = m.oid
+    WHERE t.tgfoid IN (SELECT f.oid FROM trigger_functions f) AND t.tgenabled IN ('D', 'R')
+    UNION ALL
+    SELECT 'fail', format('column %I (%s) of %s does not exist any more', e.value, e.key, a.relid),
+           format('Add it again, or SELECT settlement.attach(%L, ...) with another mapping.', a.relid::text)
+    FROM jsonb_each_text(a.columns) e
+    WHERE e.value IS NOT NULL
+      AND NOT EXISTS (SELECT FROM pg_attribute c WHERE c.attrelid = a.relid AND c.attname = e.value
+                      AND c.attnum > 0 AND NOT c.attisdropped)
+    UNION ALL
+    SELECT 'warn', format('column %I of %s has no default PENDING: only rows that say PENDING are settled', a.columns ->> 'status', a.relid),
+           format('ALTER TABLE %s ALTER %I SET DEFAULT ''PENDING'';', a.relid, a.columns ->> 'status')
+    WHERE EXISTS (SELECT FROM members)
+      AND NOT EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute c ON c.attrelid = d.adrelid AND c.attnum = d.adnum
+                      WHERE d.adrelid = a.relid AND c.attname = a.columns ->> 'status'
+                        AND pg_get_expr(d.adbin, d.adrelid) ~ '''PENDING''')
+    UNION ALL
+    SELECT 'fail', format('the primary key of %s is not (%s) any more', a.relid, array_to_string(a.key_columns, ', ')),
+           format('SELECT settlement.detach(%L), then attach it again.', a.relid::text)
+    WHERE EXISTS (SELECT FROM members)
+      AND a.key_columns IS DISTINCT FROM ARRAY(
+          SELECT c.attname FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)
+               JOIN pg_attribute c ON c.attrelid = i.indrelid AND c.attnum = k.attnum
+          WHERE i.indrelid = a.relid AND i.indisprimary AND k.n <= i.indnkeyatts ORDER BY k.n)
+    UNION ALL
+    SELECT 'fail', format('%s is unlogged: a crash may lose trades that were paid', m.name),
+           format('ALTER TABLE %s SET LOGGED;', m.name)
+    FROM members m WHERE m.relpersistence = 'u'
+    UNION ALL
+    SELECT 'warn', format('the owner of %s is superuser %s: outcomes are written, and the table''s triggers run, as that role', min(m.name::text), r.rolname),
+           'ALTER TABLE ... OWNER TO a role without SUPERUSER.'
+    FROM members m JOIN pg_roles r ON r.oid = m.relowner WHERE r.rolsuper GROUP BY r.rolname
+    UNION ALL
+    SELECT DISTINCT 'warn', format('index %s of %s uses a column that settlement writes: each update is several times as dear (no HOT)', d.objid::regclass, m.name),
+           'Look for trades by status in settlement''s views instead, and drop the index.'
+    FROM members m
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = m.oid
+         JOIN pg_class i ON i.oid = d.objid AND i.relkind IN ('i', 'I')
+         JOIN pg_attribute c ON c.attrelid = m.oid AND c.attnum = d.refobjsubid
+    WHERE c.attname IN (SELECT w.name FROM written w)
+    UNION ALL
+    SELECT DISTINCT 'fail', format('%s is published with updates (%s) and has no replica identity: outcomes cannot be written', m.name, p.pubname),
+           format('ALTER TABLE %s REPLICA IDENTITY DEFAULT;', m.name)
+    FROM members m JOIN pg_publication_tables t ON (quote_ident(t.schemaname) || '.' || quote_ident(t.tablename))::regclass = m.oid
+         JOIN pg_publication p ON p.pubname = t.pubname
+    WHERE p.pubupdate AND m.relkind = 'r'
+      AND (m.relreplident = 'n' OR m.relreplident = 'd'
+           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = m.oid AND i.indisprimary))
+    UNION ALL
+    SELECT 'fail', format('the table with source "%s" was dropped, and trades refer to it', a.source),
+           'settlement.resolve() or settlement.dlq_purge() what is left of it.'
+    WHERE NOT EXISTS (SELECT FROM members)
+      AND (EXISTS (SELECT FROM settlement.queue q WHERE q.attached_id = a.attached_id)
+           OR EXISTS (SELECT FROM settlement.deferred d WHERE d.attached_id = a.attached_id)
+           OR EXISTS (SELECT FROM settlement.dlq d WHERE d.attached_id = a.attached_id))
+$$;
+COMMENT ON FUNCTION settlement._doctor_table(settlement.attached) IS 'Internal: findings on one attached table.';
+
+CREATE FUNCTION settlement._doctor_tables()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    a settlement.attached;
+    name text;
+    n integer := 0;
+    problems integer;
+BEGIN
+    FOR a IN SELECT * FROM settlement.attached t WHERE t.detached_at IS NULL ORDER BY t.attached_id LOOP
+        n := n + 1;
+        name := 'table ' || a.relid;
+        RETURN QUERY SELECT name, f.status, f.detail, f.hint FROM settlement._doctor_table(a) f;
+        GET DIAGNOSTICS problems = ROW_COUNT;
+        IF problems = 0 THEN
+            RETURN QUERY SELECT name, 'ok', format('attached with source "%s"', a.source), NULL;
+        END IF;
+    END LOOP;
+    IF n = 0 THEN
+        RETURN QUERY SELECT 'tables', 'warn', 'no table is attached',
+                            'SELECT settlement.attach(''schema.trades'');';
+    END IF;
+    RETURN QUERY SELECT 'identity', CASE WHEN i.singleton IS NULL AND n > 0 THEN 'fail' ELSE 'ok' END,
+        CASE WHEN i.singleton IS NOT NULL THEN format('may send from this place; epoch %s, adopted by %s at %s', i.epoch, i.adopted_by, settlement._moment(i.adopted_at))
+             WHEN n > 0 THEN 'there is no identity: nothing is sent'
+             ELSE 'none yet; attach() writes it' END,
+        CASE WHEN i.singleton IS NULL AND n > 0 THEN 'SELECT settlement.adopt(''why this is the one'');' END
+    FROM (SELECT) one LEFT JOIN settlement.identity i ON true;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_tables() IS 'Internal: findings on the attached tables.';
+
+CREATE FUNCTION settlement._doctor_trades()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    z record;
+    n bigint;
+    at timestamptz;
+    r record;
+BEGIN
+    SELECT * INTO z FROM settlement._sizes();
+    RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, z.dlq || ' dead letters',
+        CASE WHEN z.dlq > 0 THEN 'See settlement.dlq_summary; settlement.redrive_where() and settlement.resolve() act on them.' END;
+    RETURN QUERY SELECT 'unknown', CASE WHEN z.unknown > 0 THEN 'fail' ELSE 'ok' END,
+        z.unknown || ' dead trades of which the wallet may have moved the money',
+        CASE WHEN z.unknown > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say.' END;
+
+    RETURN QUERY SELECT 'unapplied', CASE WHEN z.unapplied_failing > 0 THEN 'fail' ELSE 'ok' END,
+        format('%s outcomes are not written to their trade rows yet, %s of them failed before%s', z.unapplied, z.unapplied_failing,
+               coalesce((SELECT format(' (for example: %s)', min(u.last_failure)) FROM settlement.unapplied u WHERE u.failures > 0), '')),
+        CASE WHEN z.unapplied_failing > 0 THEN 'settlement.unapplied has the reasons; nothing is sent again for them.' END;
+
+    IF z.needs_lookup > 0 THEN
+        SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'needs_lookup' AND d.retry_at = 'infinity';
+        RETURN QUERY SELECT 'needs_lookup', 'warn',
+            format('%s trades wait until the wallet says what it knows of them, %s of them for a person', z.needs_lookup, n),
+            'settlement.resolve() those that the wallet''s books settle.';
+    END IF;
+    SELECT count(*) INTO n FROM settlement.deferred d
+    WHERE d.reason = 'paused' AND d.retry_at = 'infinity'
+      AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
+    IF n > 0 THEN
+        RETURN QUERY SELECT 'pauses', 'warn', format('%s trades are put aside by a pause that is over', n),
+                            'settlement.pause() the symbol and settlement.resume() it again.';
+    END IF;
+    SELECT min(d.retry_at) INTO at FROM settlement.deferred d;
+    IF at < clock_timestamp() - interval '1 minute' THEN
+        RETURN QUERY SELECT 'deferred', 'warn', format('trades are due since %s and not moved on', settlement._moment(at)),
+                            'See the row "sending"; SELECT settlement.rescan() looks at everything again.';
+    END IF;
+    SELECT clock_timestamp() - s.oldest INTO at FROM settlement.status s;
+    RETURN QUERY SELECT 'queue', CASE WHEN at < clock_timestamp() - interval '10 minutes' THEN 'fail'
+                                      WHEN at < clock_timestamp() - interval '1 minute' THEN 'warn' ELSE 'ok' END,
+        coalesce('the next ready trade has waited since ' || settlement._moment(at), 'no trade waits'),
+        CASE WHEN at < clock_timestamp() - interval '1 minute' THEN 'See the row "sending".' END;
+
+    SELECT count(*) INTO n FROM (SELECT FROM settlement.discrepancies LIMIT 10000) d;
+    RETURN QUERY SELECT 'discrepancies', CASE WHEN n > 0 THEN 'fail' ELSE 'ok' END, n || ' contradictions between what was recorded',
+        CASE WHEN n > 0 THEN 'settlement.discrepancies lists them; each needs a person.' END;
+
+    FOR r IN SELECT x.gid, x.prepared FROM pg_prepared_xacts x
+             WHERE x.database = current_database() AND x.prepared < clock_timestamp() - interval '5 minutes' LIMIT 10
+    LOOP
+        RETURN QUERY SELECT 'transactions', 'warn', format('transaction "%s" is prepared since %s: its trades wait for it, and nothing since then can be vacuumed',
+            r.gid, settlement._moment(r.prepared)), 'COMMIT PREPARED or ROLLBACK PREPARED it.';
+    END LOOP;
+    FOR r IN SELECT x.pid, x.xact_start FROM pg_stat_activity x
+             WHERE x.backend_xmin IS NOT NULL AND x.xact_start < clock_timestamp() - interval '10 minutes'
+             ORDER BY x.xact_start LIMIT 1
+    LOOP
+        RETURN QUERY SELECT 'transactions', 'warn', format('process %s has a transaction open since %s: dead rows of the queue cannot be vacuumed',
+            r.pid, settlement._moment(r.xact_start)), 'End it, or set idle_in_transaction_session_timeout.';
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_trades() IS 'Internal: findings on the trades.';
+
+-- Of these trades, which are in no state table?
+CREATE FUNCTION settlement._nowhere(attached_id integer, ids text[]) RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(i), '{}') FROM unnest(ids) AS i
+    WHERE i NOT IN (SELECT q.trade_id FROM settlement.queue q WHERE q.attached_id = _nowhere.attached_id)
+      AND NOT EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = i AND d.attached_id = _nowhere.attached_id)
+      AND NOT EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = i AND d.attached_id = _nowhere.attached_id)
+      AND NOT EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = i AND u.attached_id = _nowhere.attached_id)
+$$;
+COMMENT ON FUNCTION settlement._nowhere(integer, text[]) IS 'Internal: trades that are in no state table.';
+
+-- PENDING rows that nobody will settle.  Reads the trade table, which has no
+-- index on the status by design: up to ten thousand PENDING rows, after however
+-- many others.  A row that was settled between the looks is asked again.
+CREATE FUNCTION settlement._doctor_deep()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound CONSTANT integer := 10000;
+    t record;
+    ids text[];
+    lost text[];
+BEGIN
+    FOR t IN SELECT * FROM settlement._trade_tables(NULL) x WHERE x.pending_query IS NOT NULL LOOP
+        component := 'pending in ' || t.relid;
+        hint := NULL;
+        BEGIN
+            EXECUTE t.pending_query INTO ids USING bound;
+            lost := settlement._nowhere(t.attached_id, ids);
+            IF cardinality(lost) > 0 THEN
+                EXECUTE t.still_pending_query INTO lost USING lost;
+                lost := settlement._nowhere(t.attached_id, lost);
+            END IF;
+            status := CASE WHEN cardinality(lost) > 0 THEN 'fail' ELSE 'ok' END;
+            detail := format('%s%s PENDING rows looked at, %s of them are queued nowhere%s',
+                CASE WHEN cardinality(ids) = bound THEN 'the first ' ELSE '' END, cardinality(ids), cardinality(lost),
+                coalesce(', for example ' || lost[1], ''));
+            hint := CASE WHEN cardinality(lost) > 0 THEN format('SELECT settlement.enqueue_pending(%L);', t.relid::text) END;
+        EXCEPTION WHEN insufficient_privilege OR undefined_table OR undefined_column THEN
+            status := 'warn';
+            detail := 'could not be read: ' || SQLERRM;
+        END;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_deep() IS 'Internal: findings on trade rows.';
+
+CREATE FUNCTION settlement.doctor(deep boolean DEFAULT false)
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM settlement._doctor_server();
+    RETURN QUERY SELECT * FROM settlement._doctor_wallet();
+    RETURN QUERY SELECT * FROM settlement._doctor_workers();
+    RETURN QUERY SELECT * FROM settlement._doctor_tables();
+    RETURN QUERY SELECT * FROM settlement._doctor_trades();
+    IF deep THEN
+        RETURN QUERY SELECT * FROM settlement._doctor_deep();
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement.doctor(boolean) IS 'What is wrong and what to do about it: ok, warn or fail per component.  deep also looks for PENDING rows that are queued nowhere; it reads the trade tables, with the caller''s privileges.';
