@@ -361,6 +361,17 @@ BEGIN
             concat_ws(' and ', CASE WHEN NOT columns ? 'buyer_fee' THEN 'buyer_fee' END,
                                CASE WHEN NOT columns ? 'seller_fee' THEN 'seller_fee' END);
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = columns ->> 'trade_id'
+        WHERE i.indrelid = relation AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND a.attnum = ANY (i.indkey::int2[])
+          -- A partitioned table cannot have a unique index without its partition key.
+          AND (i.indnkeyatts = 1 OR EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = relation)))
+    THEN
+        RAISE WARNING 'no unique index keeps "%" of table % unique', columns ->> 'trade_id', relation
+            USING DETAIL = 'Two trades with the same id count as one: the second is not settled.',
+                  HINT = format('CREATE UNIQUE INDEX CONCURRENTLY ON %s (%I);', relation, columns ->> 'trade_id');
+    END IF;
     FOR w IN
         SELECT min(c.oid::regclass::text) AS name, r.rolname AS owner
         FROM settlement._relations_of(relation) t JOIN pg_class c ON c.oid = t
@@ -493,6 +504,9 @@ DECLARE
     id integer;
     left_over bigint;
 BEGIN
+    IF relation IS NULL THEN
+        RAISE EXCEPTION 'relation must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     SELECT t.attached_id INTO id FROM settlement.attached t
     WHERE t.relid = relation AND t.detached_at IS NULL FOR UPDATE;
     IF NOT FOUND THEN
@@ -501,7 +515,9 @@ BEGIN
                   HINT = 'SELECT relid FROM settlement.attached; lists attached tables.';
     END IF;
     -- Waits for transactions that are inserting: their trades are counted below.
-    EXECUTE format('DROP TRIGGER IF EXISTS settlement_enqueue ON %s', relation);
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation) THEN
+        EXECUTE format('DROP TRIGGER IF EXISTS settlement_enqueue ON %s', relation);
+    END IF;
     left_over := settlement._trades_of(id);
     IF left_over > 0 OR current_setting('transaction_isolation') <> 'read committed' THEN
         UPDATE settlement.attached t SET detached_at = now() WHERE t.attached_id = id;
@@ -509,8 +525,8 @@ BEGIN
         DELETE FROM settlement.attached t WHERE t.attached_id = id;
     END IF;
     IF left_over > 0 THEN
-        RAISE NOTICE '% trades of table % are not finished', left_over, relation
-            USING DETAIL = 'They will be settled all the same, and stay in the DLQ if they are there.',
+        RAISE NOTICE 'trades of table % that are not finished: %', relation, left_over
+            USING DETAIL = 'They will be settled all the same; what is in the DLQ stays there.',
                   HINT = 'Keep the columns for outcomes until then.';
     END IF;
     INSERT INTO settlement.audit_log (act, attached_id, details, count)
@@ -530,9 +546,9 @@ AS $$
                              s, a.attached_id, a.columns ->> 'trade_id')
                    || format(' AND NOT EXISTS (SELECT FROM settlement.%I s WHERE s.trade_id IS NULL AND s.attached_id = %s AND s.leaf = t.tableoid AND s.trade_tid = t.ctid)',
                              s, a.attached_id), '')
-        || coalesce(format(' AND t.%I >= %L', a.columns ->> 'executed_at', since), '')
-        || coalesce(format(' ORDER BY t.%I', a.columns ->> 'executed_at'), '')
-        || coalesce(format(' LIMIT %s', max), '')
+        || CASE WHEN since IS NULL THEN '' ELSE format(' AND t.%I >= %L', a.columns ->> 'executed_at', since) END
+        || CASE WHEN a.columns ? 'executed_at' THEN format(' ORDER BY t.%I', a.columns ->> 'executed_at') ELSE '' END
+        || CASE WHEN max IS NULL THEN '' ELSE format(' LIMIT %s', max) END
     FROM unnest('{queue,deferred,dlq,unapplied}'::name[]) s
 $$;
 COMMENT ON FUNCTION settlement._pending_query(settlement.attached, timestamptz, bigint) IS 'Internal: the statement that finds PENDING trades which are queued nowhere.';

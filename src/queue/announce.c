@@ -33,11 +33,18 @@
 
 #define MAX_DRAWN_RANGES	32
 
-/* Rows enqueued at one nesting level of subtransactions. */
+/* Queue rows written, and how many of them are new trades. */
+typedef struct RowCount
+{
+	int64		rows;
+	int64		submitted;
+} RowCount;
+
+/* The same of one nesting level of subtransactions. */
 typedef struct LevelCount
 {
 	int			level;
-	int64		rows;
+	RowCount	count;
 } LevelCount;
 
 /* What the present transaction has to announce. */
@@ -47,7 +54,7 @@ static struct
 	DbState    *db;				/* NULL: not preloaded */
 	int			n_drawn;
 	IdRange		drawn[MAX_DRAWN_RANGES];
-	int64		rows;			/* enqueued and not rolled back */
+	RowCount	total;			/* of all levels */
 	int			n_levels;
 	int			max_levels;
 	LevelCount *levels;			/* in TopTransactionContext, ascending */
@@ -88,8 +95,8 @@ announce_commit(DbState *db)
 		push_late_ranges(db);
 		pg_atomic_fetch_add_u64(&db->announced, 1);
 		if (pg_atomic_read_u32(&db->depth_known))
-			pg_atomic_fetch_add_u64(&db->depth, noted.rows);
-		shmem_count(db, COUNT_SUBMITTED, noted.rows);
+			pg_atomic_fetch_add_u64(&db->depth, noted.total.rows);
+		shmem_count(db, COUNT_SUBMITTED, noted.total.submitted);
 	}
 	if (noted.other_work)
 	{
@@ -125,6 +132,13 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+static void
+add_count(RowCount *to, RowCount count, int sign)
+{
+	to->rows += sign * count.rows;
+	to->submitted += sign * count.submitted;
+}
+
 /* Give a finished subtransaction's count to its parent, or take it off. */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId mySubid,
@@ -142,12 +156,12 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		noted.rows -= top->rows;
+		add_count(&noted.total, top->count, -1);
 		noted.n_levels--;
 	}
 	else if (noted.n_levels > 1 && top[-1].level == level - 1)
 	{
-		top[-1].rows += top->rows;
+		add_count(&top[-1].count, top->count, 1);
 		noted.n_levels--;
 	}
 	else
@@ -168,30 +182,39 @@ remember_database(void)
 	noted.active = true;
 }
 
-/* Count a row at the present nesting level. */
-static void
-count_row(void)
+/* The count of the present nesting level. */
+static RowCount *
+present_level(void)
 {
 	int			level = GetCurrentTransactionNestLevel();
+	LevelCount *top;
 
+	if (noted.n_levels == noted.max_levels)
+	{
+		int			max = Max(8, noted.max_levels * 2);
+		Size		size = max * sizeof(LevelCount);
+
+		noted.levels = noted.levels == NULL
+			? MemoryContextAlloc(TopTransactionContext, size)
+			: repalloc(noted.levels, size);
+		noted.max_levels = max;
+	}
 	if (noted.n_levels == 0 || noted.levels[noted.n_levels - 1].level < level)
 	{
-		if (noted.n_levels == noted.max_levels)
-		{
-			int			max = Max(8, noted.max_levels * 2);
-			Size		size = max * sizeof(LevelCount);
-
-			noted.levels = noted.levels == NULL
-				? MemoryContextAlloc(TopTransactionContext, size)
-				: repalloc(noted.levels, size);
-			noted.max_levels = max;
-		}
-		noted.levels[noted.n_levels].level = level;
-		noted.levels[noted.n_levels].rows = 0;
-		noted.n_levels++;
+		top = &noted.levels[noted.n_levels++];
+		memset(top, 0, sizeof(LevelCount));
+		top->level = level;
 	}
-	noted.levels[noted.n_levels - 1].rows++;
-	noted.rows++;
+	return &noted.levels[noted.n_levels - 1].count;
+}
+
+static void
+count_row(bool submitted)
+{
+	RowCount	one = {1, submitted ? 1 : 0};
+
+	add_count(present_level(), one, 1);
+	add_count(&noted.total, one, 1);
 }
 
 /*
@@ -216,7 +239,7 @@ note_id(int64 id)
 }
 
 int64
-announce_next_id(Oid queue_id_seq)
+announce_next_id(Oid queue_id_seq, bool submitted)
 {
 	int64		id;
 
@@ -225,7 +248,7 @@ announce_next_id(Oid queue_id_seq)
 	id = nextval_internal(queue_id_seq, false);
 	if (noted.db != NULL)
 	{
-		count_row();
+		count_row(submitted);
 		note_id(id);
 	}
 	return id;
@@ -255,8 +278,8 @@ announce_prepared_commit(void)
 	pg_atomic_write_u32(&db->depth_known, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
-	pg_atomic_fetch_add_u64(&db->announced, 1);
 	pg_atomic_fetch_add_u64(&db->pauses_version, 1);
+	frontier_rescan(db);
 	shmem_wake_all_workers(db);
 }
 
@@ -300,11 +323,11 @@ announce_queue_depth(Oid queue)
 		pg_atomic_write_u64(&db->depth, (uint64) count_committed_rows(queue));
 		pg_atomic_write_u32(&db->depth_known, 1);
 	}
-	return Max((int64) pg_atomic_read_u64(&db->depth), 0) + noted.rows;
+	return Max((int64) pg_atomic_read_u64(&db->depth), 0) + noted.total.rows;
 }
 
 Datum
 settlement_next_queue_id(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(announce_next_id(settlement_catalog(false)->queue_id_seq));
+	PG_RETURN_INT64(announce_next_id(settlement_catalog(false)->queue_id_seq, false));
 }

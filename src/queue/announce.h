@@ -9,9 +9,10 @@
  * Draw the id of a new queue row.  Assigns the top transaction its xid first
  * (the claim's safe mark relies on that order), notes the id so that the
  * commit callback can announce it, and counts it in this transaction's share of
- * the queue depth.  queue_id_seq is the sequence's OID.
+ * the queue depth.  queue_id_seq is the sequence's OID; submitted says that it
+ * is for a new trade, and not for one that comes back.
  */
-extern int64 announce_next_id(Oid queue_id_seq);
+extern int64 announce_next_id(Oid queue_id_seq, bool submitted);
 
 /* This transaction wrote unapplied or deferred rows: workers should look. */
 extern void announce_other_work(void);

@@ -134,7 +134,7 @@ write_queue(const SettlementCatalog *catalog, const Trade *trade)
 	RowBuffer	row;
 
 	row_init(&row);
-	row_set(&row, Anum_queue_id, Int64GetDatum(announce_next_id(catalog->queue_id_seq)));
+	row_set(&row, Anum_queue_id, Int64GetDatum(announce_next_id(catalog->queue_id_seq, true)));
 	set_facts(&row, 0, trade, false);
 	row_insert(catalog->queue, &row);
 }

@@ -121,7 +121,10 @@ timestamp_as_text(Timestamp value, bool with_zone)
 	if (TIMESTAMP_NOT_FINITE(value))
 		strlcpy(buf, TIMESTAMP_IS_NOBEGIN(value) ? "-infinity" : "infinity", sizeof(buf));
 	else if (timestamp2tm(value, NULL, &tm, &fsec, NULL, NULL) == 0)
+	{
+		tm.tm_isdst = 0;		/* below zero, it would print no zone */
 		EncodeDateTime(&tm, fsec, with_zone, 0, NULL, USE_ISO_DATES, buf);
+	}
 	else
 		return (Datum) 0;
 	return PointerGetDatum(cstring_to_text(buf));

@@ -33,7 +33,7 @@
 #include "utils/fmgroids.h"
 
 #include "pgver.h"
-#include "queue/frontier.h"
+#include "queue/announce.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "worker/ddl_hook.h"
@@ -243,21 +243,6 @@ before_utility(Node *node)
 }
 
 /*
- * Rows of a prepared transaction have old ids, and its backend's announcement
- * was forgotten at PREPARE: have everything looked at.
- */
-static void
-after_commit_prepared(void)
-{
-	DbState    *db = shmem_database(MyDatabaseId, false);
-
-	if (db == NULL)
-		return;
-	frontier_rescan(db);
-	shmem_wake_worker(db);
-}
-
-/*
  * What is to be done after a command.  Decided before, because a transaction
  * command may free the tree along with its portal.
  */
@@ -310,7 +295,7 @@ settlement_utility(PROCESS_UTILITY_PARAMETERS)
 		standard_ProcessUtility(PROCESS_UTILITY_ARGUMENTS);
 
 	if (afterwards.commit_prepared)
-		after_commit_prepared();
+		announce_prepared_commit();
 	if (afterwards.new_workers)
 		request_new_workers();
 	if (OidIsValid(afterwards.probe))
