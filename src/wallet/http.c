@@ -372,7 +372,8 @@ http_check_url(const char *url)
 		if ((unsigned char) *c <= 0x20 || *c == 0x7f)
 			return "URL holds a space or a control character";
 	scheme = url_part(url, CURLUPART_SCHEME);
-	if (scheme == NULL)
+	if (scheme == NULL || strncmp(url + strlen(scheme), "://", 3) != 0 ||
+		url[strlen(scheme) + 3] == '/')
 		problem = "not a URL of the form http://host or https://host";
 	else if (strcasecmp(scheme, "http") != 0 && strcasecmp(scheme, "https") != 0)
 		problem = "URL must begin with http:// or https://";

@@ -1,0 +1,202 @@
+/*
+ * fuzz_native.c
+ *	  Any bytes as a reply: nothing crashes, no bound is broken, and only a reply
+ *	  that a strict reader also takes for a success counts as one.
+ *
+ * With -DLIBFUZZER it is a libFuzzer target (`make fuzz`); without, a program
+ * that runs the files of corpus/ and seeded mutations of them, and prints TAP.
+ */
+#include <dirent.h>
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wallet/adapter.h"
+#include "wallet/json.h"
+
+#define KEY		"01234567-89ab-5cde-8f01-23456789abcd"
+#define SECRET	"Bearer s3cr3t-t0k3n"
+#define MUTATIONS	20000
+
+static void
+require(int condition, const char *what)
+{
+	if (!condition)
+	{
+		printf("Bail out! %s\n", what);
+		fflush(stdout);
+		abort();
+	}
+}
+
+static void
+check_text(const char *text, size_t max)
+{
+	const char *end = memchr(text, '\0', max + 1);
+
+	require(end != NULL, "text without end");
+	require(strstr(text, "s3cr3t-t0k3n") == NULL, "secret in a text");
+	while (*text != '\0')
+	{
+		size_t		n = utf8_length(text);
+
+		require(n > 0, "text is not UTF-8");
+		text += n;
+	}
+}
+
+static void
+check_success(const WalletResult *result, const char *data, size_t size)
+{
+	json_t	   *strict;
+
+	if (!result->facts.parsed || result->facts.success != 1)
+		return;
+	strict = json_loadb(data, size, JSON_REJECT_DUPLICATES, NULL);
+	require(json_is_true(json_object_get(strict, "success")), "success made up");
+	if (result->facts.has_settlement_id)
+		require(strcmp(result->settlement_id,
+					   json_string_value(json_object_get(strict, "settlement_id"))) == 0,
+				"settlement id made up");
+	json_decref(strict);
+}
+
+static void
+check_verdict(WalletVerb verb, const WalletResult *result)
+{
+	AttemptFacts facts = result->facts;
+	Verdict		verdict;
+
+	facts.maybe_sent = true;
+	facts.transport = TRANSPORT_OK;
+	for (facts.http_status = 100; facts.http_status < 600; facts.http_status += 11)
+	{
+		if (verb == WALLET_LOOKUP)
+			outcome_of_lookup(&facts, &verdict);
+		else
+			verdict = outcome_of_settle(&facts);
+		require(verdict.outcome != OUTCOME_SETTLED ||
+				(facts.parsed && facts.success == 1 && facts.has_settlement_id),
+				"settled without saying so");
+	}
+}
+
+static void
+run_one(const char *data, size_t size)
+{
+	static const WalletTrade trade = {
+		"42", "alice", "bob", "o-1", "o-2", "BTC", "USDT",
+		"0.5", "25000", "50000", "25", "12.5"
+	};
+	char		request[1024];
+
+	require(native_adapter.request_body(1, &trade, request, sizeof request) > 0, "body");
+	for (int verb = WALLET_SETTLE; verb <= WALLET_LOOKUP; verb++)
+	{
+		ReplyContext context = {(WalletVerb) verb, KEY, request, SECRET, data, size};
+		WalletResult result;
+
+		memset(&result, 0, sizeof result);
+		result.facts.success = -1;
+		native_adapter.read_reply(&context, &result);
+		check_text(result.settlement_id, WALLET_ID_MAX);
+		check_text(result.code, WALLET_CODE_MAX);
+		check_text(result.message, WALLET_MESSAGE_MAX);
+		require(result.facts.has_settlement_id == (result.settlement_id[0] != '\0'),
+				"settlement id and its flag differ");
+		check_success(&result, data, size);
+		check_verdict((WalletVerb) verb, &result);
+	}
+}
+
+#ifdef LIBFUZZER
+
+int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	run_one((const char *) data, size);
+	return 0;
+}
+
+#else
+
+/* A buffer of exactly this size, so that a sanitizer sees one byte too many. */
+static void
+run_copy(const char *data, size_t size)
+{
+	char	   *copy = malloc(size > 0 ? size : 1);
+
+	memcpy(copy, data, size);
+	run_one(copy, size);
+	free(copy);
+}
+
+static void
+mutate(const char *data, size_t size)
+{
+	char		copy[8192];
+
+	for (int i = 0; i < MUTATIONS && size > 0 && size < sizeof copy; i++)
+	{
+		memcpy(copy, data, size);
+		for (long n = 1 + random() % 4; n > 0; n--)
+		{
+			size_t		at = (size_t) random() % size;
+
+			switch (random() % 3)
+			{
+				case 0:
+					copy[at] = (char) random();
+					break;
+				case 1:
+					copy[at] ^= (char) (1 << random() % 8);
+					break;
+				default:
+					copy[at] = "{}[]\",:\\0e"[random() % 10];
+			}
+		}
+		run_copy(copy, random() % 4 == 0 ? (size_t) random() % size : size);
+	}
+}
+
+int
+main(void)
+{
+	char		path[512];
+	char		data[8192];
+	int			n = 0;
+	struct dirent *entry;
+	DIR		   *dir = opendir("corpus");
+
+	if (dir == NULL)
+	{
+		printf("Bail out! no corpus directory\n");
+		return 1;
+	}
+	srandom(20);
+	while ((entry = readdir(dir)) != NULL)
+	{
+		FILE	   *file;
+		size_t		size;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "corpus/%s", entry->d_name);
+		file = fopen(path, "rb");
+		require(file != NULL, "cannot open a corpus file");
+		size = fread(data, 1, sizeof data, file);
+		fclose(file);
+		run_copy(data, size);
+		mutate(data, size);
+		printf("ok %d - %s and %d mutations\n", ++n, entry->d_name, MUTATIONS);
+	}
+	closedir(dir);
+	printf("1..%d\n", n);
+	return n > 0 ? 0 : 1;
+}
+
+#endif
