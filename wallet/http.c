@@ -38,7 +38,7 @@ request_create(Server *server, struct MHD_Connection *connection,
 	request->peer = MHD_get_connection_info(connection,
 											MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 	request->peer->requests++;
-	request->reply = (Reply) {.retry_after = -1, .promised = -1};
+	request->reply = (Reply) {.retry_after = -1};
 	request->epoch = -1;
 	strncpy(request->method, method, sizeof(request->method) - 1);
 	strncpy(request->path, url, sizeof(request->path) - 1);
@@ -122,16 +122,6 @@ make_response(Request *request)
 		snprintf(number, sizeof(number), "%lld", (long long) reply->retry_after);
 		MHD_add_response_header(response, "Retry-After", number);
 	}
-	if (reply->promised >= 0)
-	{
-		/* a lie, told on purpose: the body sent is longer or shorter */
-		MHD_set_response_options(response, MHD_RF_INSANITY_HEADER_CONTENT_LENGTH,
-								 MHD_RO_END);
-		snprintf(number, sizeof(number), "%lld", (long long) reply->promised);
-		MHD_add_response_header(response, "Content-Length", number);
-		if ((size_t) reply->promised > reply->length)
-			MHD_add_response_header(response, "Connection", "close");
-	}
 	return response;
 }
 
@@ -148,13 +138,11 @@ reset_connection(const Request *request)
 
 /* What does not fit into the socket's buffer is not sent. */
 static void
-send_raw(Request *request)
+send_raw(Request *request, const char *from, size_t left)
 {
 	const union MHD_ConnectionInfo *session = request->peer->tls
 		? MHD_get_connection_info(request->connection,
 								  MHD_CONNECTION_INFO_GNUTLS_SESSION) : NULL;
-	const char *from = request->reply.body;
-	size_t		left = request->reply.length;
 
 	while (left > 0)
 	{
@@ -184,7 +172,7 @@ answer(Request *request)
 			reset_connection(request);
 			return MHD_NO;
 		case END_RAW:
-			send_raw(request);
+			send_raw(request, request->reply.body, request->reply.length);
 			return MHD_NO;
 		case END_REPLY:
 			break;
@@ -233,11 +221,15 @@ static void
 on_completed(void *cls, struct MHD_Connection *connection, void **slot,
 			 enum MHD_RequestTerminationCode code)
 {
+	Request    *request = *slot;
+
 	(void) cls;
 	(void) connection;
-	(void) code;
-	if (*slot != NULL)
-		request_free(*slot);
+	if (request == NULL)
+		return;
+	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && request->reply.trailer != NULL)
+		send_raw(request, request->reply.trailer, request->reply.trailer_length);
+	request_free(request);
 	*slot = NULL;
 }
 
@@ -394,6 +386,16 @@ http_client_left(const Request *request)
 
 	return poll(&probe, 1, 0) == 1 &&
 		(probe.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/*
+ * The HTTP library notices the failure of a stream's first piece only with the
+ * next event on the socket (0.9.75): this is one.
+ */
+void
+http_hang_up(const Request *request)
+{
+	shutdown(request->peer->fd, SHUT_RDWR);
 }
 
 void

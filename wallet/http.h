@@ -33,6 +33,9 @@ extern void http_resume_writing(Request *request);
 /* Has the client of a suspended request gone? */
 extern bool http_client_left(const Request *request);
 
+/* Ends a connection whose reply fails while it is being written. */
+extern void http_hang_up(const Request *request);
+
 /* Shuts all connections but that of one request. */
 extern void http_drop_connections(Server *server, const Request *except);
 

@@ -68,6 +68,7 @@ inspect_balances(Request *request)
 
 typedef struct LedgerStream
 {
+	Request    *request;
 	sqlite3_stmt *statement;
 	int64_t		after;			/* seq of the last posting written */
 	int64_t		last_transfer;	/* the end, as of the start */
@@ -176,7 +177,10 @@ ledger_stream_read(void *cls, uint64_t position, char *out, size_t max)
 	if (stream->page_sent == stream->page_length && stream->left > 0)
 		read_page(stream);
 	if (stream->failed)
+	{
+		http_hang_up(stream->request);
 		return MHD_CONTENT_READER_END_WITH_ERROR;
+	}
 	n = stream->page_length - stream->page_sent;
 	if (n == 0)
 		return MHD_CONTENT_READER_END_OF_STREAM;
@@ -213,6 +217,7 @@ inspect_ledger(Request *request)
 
 	if (stream == NULL)
 		return;
+	stream->request = request;
 	stream->last_transfer = request->server->ledger.last_transfer;
 	stream->left = INT64_MAX;
 	if (!read_number(request, "after", &stream->after) ||

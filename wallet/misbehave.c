@@ -2,9 +2,9 @@
  * misbehave.c
  *	  What a rule of misbehaviour does to one request.
  *
- * Most of it only changes the reply.  Lies about lengths are told through the
- * HTTP library's leave to set Content-Length by hand; a drip is a reply that
- * suspends its own connection between pieces.
+ * Most of it only changes the reply.  A truncated and a dripping reply are
+ * streams to the HTTP library: one that fails half-way, and one that suspends its
+ * own connection between pieces.
  */
 #include "misbehave.h"
 
@@ -122,47 +122,23 @@ send_html(Request *request)
 	use_given_body(request);
 }
 
-static void
-send_truncated(Request *request)
-{
-	int64_t		length = (int64_t) request->reply.length;
-	int64_t		sent = request->fault.plan.bytes == -1 ? length / 2
-		: request->fault.plan.bytes;
-
-	if (sent >= length)
-		sent = length == 0 ? 0 : length - 1;
-	request->reply.promised = length == 0 ? 1 : length;
-	request->reply.length = (size_t) sent;
-}
-
-/* The second reply is body as far as the HTTP library knows. */
+/* The HTTP library sends one reply; the other goes straight to the socket. */
 static void
 send_twice(Request *request)
 {
 	Reply	   *reply = &request->reply;
-	size_t		length = reply->length;
-	char	   *both;
-	int			head = -1;
+	int			head;
 
-	both = malloc(length * 2 + 512);
-	if (both != NULL)
-	{
-		memcpy(both, reply->body, length);
-		head = snprintf(both + length, 512,
-						"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-						"Content-Length: %zu\r\n\r\n",
-						reply->status, status_reason(reply->status), length);
-	}
-	if (head < 0 || head >= 512)
-	{
-		free(both);
+	reply->trailer = malloc(reply->length + 512);
+	if (reply->trailer == NULL)
 		return;
-	}
-	memcpy(both + length + head, reply->body, length);
-	free(reply->body);
-	reply->body = both;
-	reply->length = length * 2 + (size_t) head;
-	reply->promised = (int64_t) length;
+	head = snprintf(reply->trailer, 512,
+					"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+					"Content-Length: %zu\r\n\r\n",
+					reply->status, status_reason(reply->status), reply->length);
+	if (reply->length > 0)
+		memcpy(reply->trailer + head, reply->body, reply->length);
+	reply->trailer_length = (size_t) head + reply->length;
 }
 
 static void
@@ -180,78 +156,108 @@ send_oversize(Request *request)
 	free(padding);
 }
 
-/* A reply in small pieces. */
-typedef struct Drip
+/* A reply that is written piece by piece. */
+typedef struct Stream
 {
 	Request    *request;
 	char	   *body;
-	size_t		length;
-	size_t		piece;
+	size_t		length;			/* as promised by Content-Length */
+	size_t		end;			/* fail after so many bytes; length: do not */
+	size_t		piece;			/* bytes per interval; 0: as fast as can be */
 	bool		may_send;
-} Drip;
+} Stream;
 
 static void
-drip_go_on(void *argument)
+stream_go_on(void *argument)
 {
-	Drip	   *drip = argument;
+	Stream	   *stream = argument;
 
-	drip->may_send = true;
-	http_resume_writing(drip->request);
+	stream->may_send = true;
+	http_resume_writing(stream->request);
+}
+
+/* True: the connection sleeps, stream_go_on will wake it. */
+static bool
+sleep_before_piece(Stream *stream)
+{
+	Request    *request = stream->request;
+	int64_t		due = time_monotonic_us() + request->fault.plan.interval_ms * 1000;
+
+	if (stream->piece == 0 || stream->may_send ||
+		!timers_set(&request->server->timers, &request->timer, due, stream_go_on, stream))
+		return false;
+	http_suspend_writing(request);
+	return true;
 }
 
 static ssize_t
-drip_read(void *cls, uint64_t position, char *out, size_t max)
+stream_read(void *cls, uint64_t position, char *out, size_t max)
 {
-	Drip	   *drip = cls;
-	Request    *request = drip->request;
-	size_t		left = drip->length - (size_t) position;
-	size_t		n = drip->piece;
+	Stream	   *stream = cls;
+	size_t		n = stream->end - (size_t) position;
 
-	if (request->ending == END_CLOSE)
-		return MHD_CONTENT_READER_END_WITH_ERROR;	/* the program ends */
-	if (!drip->may_send)
+	if (n == 0 || stream->request->ending == END_CLOSE) /* the program ends */
 	{
-		int64_t		due = time_monotonic_us() + request->fault.plan.interval_ms * 1000;
-
-		if (timers_set(&request->server->timers, &request->timer, due, drip_go_on, drip))
-		{
-			http_suspend_writing(request);
-			return 0;
-		}
+		http_hang_up(stream->request);
+		return MHD_CONTENT_READER_END_WITH_ERROR;
 	}
-	drip->may_send = false;
-	n = n > left ? left : n;
+	if (sleep_before_piece(stream))
+		return 0;
+	stream->may_send = false;
+	if (stream->piece != 0 && n > stream->piece)
+		n = stream->piece;
 	n = n > max ? max : n;
-	memcpy(out, drip->body + position, n);
+	memcpy(out, stream->body + position, n);
 	return (ssize_t) n;
 }
 
 static void
-drip_free(void *cls)
+stream_free(void *cls)
 {
-	Drip	   *drip = cls;
+	Stream	   *stream = cls;
 
-	free(drip->body);
-	free(drip);
+	free(stream->body);
+	free(stream);
+}
+
+static void
+send_stream(Request *request, size_t length, size_t end, size_t piece)
+{
+	Reply	   *reply = &request->reply;
+	Stream	   *stream = malloc(sizeof(Stream));
+
+	if (stream == NULL)
+		return;
+	*stream = (Stream) {.request = request, .body = reply->body, .length = length,
+		.end = end, .piece = piece};
+	reply->stream = MHD_create_response_from_callback(length, 16 * 1024, stream_read,
+													  stream, stream_free);
+	if (reply->stream == NULL)
+		free(stream);
+	else
+		reply->body = NULL;
+}
+
+static void
+send_truncated(Request *request)
+{
+	size_t		length = request->reply.length;
+	int64_t		bytes = request->fault.plan.bytes;
+	size_t		end = bytes == -1 ? length / 2 : (size_t) bytes;
+
+	/* something must be missing, so promise a byte when there is none */
+	if (length == 0)
+		length = 1;
+	send_stream(request, length, end < length ? end : length - 1, 0);
 }
 
 static void
 send_dripping(Request *request)
 {
-	Reply	   *reply = &request->reply;
 	int64_t		bytes = request->fault.plan.bytes;
-	Drip	   *drip = malloc(sizeof(Drip));
 
-	if (drip == NULL)
-		return;
-	*drip = (Drip) {.request = request, .body = reply->body, .length = reply->length,
-		.piece = bytes < 1 ? 1 : (size_t) bytes};
-	reply->stream = MHD_create_response_from_callback(reply->length, 1024, drip_read,
-													  drip, drip_free);
-	if (reply->stream == NULL)
-		free(drip);
-	else
-		reply->body = NULL;
+	send_stream(request, request->reply.length, request->reply.length,
+				bytes < 1 ? 1 : (size_t) bytes);
 }
 
 /* Until ms are over, or the client has had enough. */

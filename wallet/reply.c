@@ -11,9 +11,10 @@ void
 reply_free(Reply *reply)
 {
 	free(reply->body);
+	free(reply->trailer);
 	if (reply->stream != NULL)
 		MHD_destroy_response(reply->stream);
-	*reply = (Reply) {.retry_after = -1, .promised = -1};
+	*reply = (Reply) {.retry_after = -1};
 }
 
 void

@@ -57,8 +57,10 @@ typedef struct Reply
 	const char *content_type;	/* NULL: application/json */
 	const char *location;
 	int64_t		retry_after;	/* seconds; -1: no header */
-	int64_t		promised;		/* -1: length; else what Content-Length says */
 	struct MHD_Response *stream;	/* instead of body, when not NULL */
+	char	   *trailer;		/* bytes sent after the reply, behind the HTTP
+								 * library's back; malloc'ed, or NULL */
+	size_t		trailer_length;
 } Reply;
 
 typedef struct Request
