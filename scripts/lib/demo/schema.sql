@@ -1,7 +1,10 @@
 -- schema.sql: an exchange's trade table, and what the demo knows about it.
 
--- The table as an exchange would have it: partitioned by day, composite key.
-CREATE SCHEMA exchange;
+-- The table as an exchange would have it: partitioned by day, composite key,
+-- owned by a role without privileges (workers write outcomes as the owner).
+CREATE ROLE exchange;
+CREATE SCHEMA exchange AUTHORIZATION exchange;
+SET ROLE exchange;
 CREATE TABLE exchange.trades (
     trade_id        uuid NOT NULL,
     executed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -24,6 +27,7 @@ FROM generate_series(date_trunc('day', now()) - interval '1 day',
                      date_trunc('day', now()) + interval '2 days', interval '1 day') AS day
 \gexec
 
+RESET ROLE;
 CREATE EXTENSION settlement;
 SELECT settlement.attach('exchange.trades') \g /dev/null
 
