@@ -204,23 +204,21 @@ void
 turn_run(Worker *w)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	MemoryContext old;
 
 	MemoryContextReset(w->turn_context);
 	memset(&w->turn, 0, sizeof(w->turn));
 	w->turn.active = true;
 
 	session_begin();
-	old = MemoryContextSwitchTo(w->turn_context);
+	MemoryContextSwitchTo(w->turn_context);
 	refresh_pauses(w);
 	finish_part(w, &w->turn);
 	due_part(w, &w->turn, start);
 	claim_part(w, &w->turn, start);
-	MemoryContextSwitchTo(old);
 	session_commit();
 	MemoryContextSwitchTo(w->turn_context);
 	turn_committed(w);
-	MemoryContextSwitchTo(old);
+	MemoryContextSwitchTo(TopMemoryContext);
 
 	shmem_count(w->db, COUNT_TURNS, 1);
 	histogram_add(&w->db->duration[DURATION_TURN], GetCurrentTimestamp() - start);
