@@ -35,6 +35,7 @@
 #include "queue/apply.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
+#include "worker/stopping.h"
 #include "worker/worker.h"
 
 /* A worker that cannot get a transaction through this often starts afresh. */
@@ -86,7 +87,7 @@ static void
 start_signals(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	stopping_install();
 	/* a cancelled wait for a standby would not be a durable claim */
 	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();

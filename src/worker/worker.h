@@ -6,6 +6,7 @@
  *	  turn.c     one transaction: record, move due rows, claim
  *	  sender.c   requests: submit, collect, tell breaker and limiter
  *	  upkeep.c   between turns: recovery, identity, unapplied rows, retention
+ *	  stopping.c SIGTERM
  *	  session.c  settings of the session that must not be what the user set
  */
 #ifndef SETTLEMENT_WORKER_WORKER_H
