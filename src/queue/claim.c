@@ -106,7 +106,9 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	claim->flights[claim->n++] = flight;
 	flight->queue_id = id;
 	old = MemoryContextSwitchTo(visit->transient);
+	handled_begin(id);
 	flight_read(flight, row, visit->pool->context);
+	handled_end();
 	MemoryContextSwitchTo(old);
 	return ROW_TAKE;
 }

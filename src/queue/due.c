@@ -35,7 +35,7 @@
 /*
  * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
  * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
- * $8 the wallet can be asked
+ * $8 the wallet can be asked  $9 crashes that are too many
  */
 static Statement move_due = {
 	"WITH due AS MATERIALIZED ("
@@ -44,7 +44,7 @@ static Statement move_due = {
 	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
 	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
 	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
-	"  d.reason, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
+	"  d.reason, d.crashes, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
 	" FROM settlement.deferred d LEFT JOIN settlement.pauses p"
 	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
 	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
@@ -52,6 +52,7 @@ static Statement move_due = {
 	"  WHEN paused THEN 'pause'"
 	"  WHEN now_charged >= $5 AND reason <> 'needs_lookup' THEN 'dlq'"
 	"  WHEN now_pending >= $6 THEN 'dlq'"
+	"  WHEN crashes >= $9 THEN 'dlq'"
 	"  WHEN expired OR lookup_first THEN CASE WHEN $8 THEN 'lookup' ELSE 'hold' END"
 	"  ELSE 'queue' END AS fate FROM due), "
 	"held AS (UPDATE settlement.deferred d SET"
@@ -73,7 +74,7 @@ static Statement move_due = {
 	"UNION ALL SELECT NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
 	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
 	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
-	8, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID}
+	9, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID}
 };
 
 static Statement next_due = {
@@ -147,7 +148,7 @@ void
 due_move(DbState *db, int max, Due *due)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[8];
+	Datum		values[9];
 
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = Int32GetDatum(max);
@@ -157,6 +158,7 @@ due_move(DbState *db, int max, Due *due)
 	values[5] = Int64GetDatum((int64) settlement_pending_timeout);
 	values[6] = TimestampTzGetDatum(now - (int64) settlement_idempotency_window * USECS_PER_SEC);
 	values[7] = BoolGetDatum(settlement_wallet_lookup);
+	values[8] = Int32GetDatum(MAX_CRASHES);
 	SPI_connect();
 	statement_run(&move_due, values);
 	due->full = result_int8(0, 1) >= max;

@@ -303,8 +303,6 @@ record_deferred(Finish *finish, Ending **chosen, int n)
 	{
 		retry_at[i] = chosen[i]->decision.retry_at;
 		sent_at[i] = chosen[i]->flight->sent_at;
-		if (finish->first_retry == 0 || retry_at[i] < finish->first_retry)
-			finish->first_retry = retry_at[i];
 	}
 	fact_arguments(values, chosen, n);
 	event_arguments(values, chosen, n, false);

@@ -29,7 +29,6 @@ typedef struct Finish
 	int			n_late;
 	int			n_removed;		/* rows deleted from queue */
 	int			n_unapplied;
-	TimestampTz first_retry;	/* earliest retry_at written; 0 none */
 } Finish;
 
 /* In the present transaction. */

@@ -30,32 +30,58 @@
 	" ORDER BY boot, token LIMIT $3 FOR UPDATE SKIP LOCKED), " \
 	"r AS (SELECT unnest(ids) AS r_id, claimed_at, c_format FROM c), " \
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.claimed_at, r.c_format), " \
-	"i AS (INSERT INTO settlement.deferred (retry_at, reason, last_sent_at, " FACT_COLUMNS ") " \
-	"SELECT pg_catalog.now(), 'recovered', claimed_at, enqueued_at, attached_id, leaf, attempts + 1, " \
-	"generation, charged, crashes, CASE format WHEN 0 THEN c_format ELSE format END, true, lookup_first, trade_tid, trade_id, row_key, symbol, " \
+	"i AS (INSERT INTO settlement.deferred (retry_at, reason, last_sent_at, last_class, " FACT_COLUMNS ") " \
+	"SELECT pg_catalog.now(), 'recovered', claimed_at, CASE WHEN id = ANY ($4) THEN 'worker_crash' END, enqueued_at, attached_id, leaf, attempts + 1, " \
+	"generation, charged, crashes + (id = ANY ($4))::int, CASE format WHEN 0 THEN c_format ELSE format END, true, lookup_first, trade_tid, trade_id, row_key, symbol, " \
 	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, " \
 	"seller_fee, trace_id, COALESCE(first_sent_at, claimed_at), pending_ms, fingerprint FROM m), " \
 	"x AS (DELETE FROM settlement.claims d USING c WHERE d.boot = c.boot AND d.token = c.token) " \
 	"SELECT (SELECT pg_catalog.count(*) FROM c), (SELECT pg_catalog.count(*) FROM m)"
 
 static Statement take_other_boots = {
-	TAKE_OVER("boot <> $1 AND $2 = 0"), 3, {INT8OID, INT4OID, INT4OID}
+	TAKE_OVER("boot <> $1 AND $2 = 0"), 4, {INT8OID, INT4OID, INT4OID, INT8ARRAYOID}
 };
 
 static Statement take_slot = {
-	TAKE_OVER("boot = $1 AND slot = $2"), 3, {INT8OID, INT4OID, INT4OID}
+	TAKE_OVER("boot = $1 AND slot = $2"), 4, {INT8OID, INT4OID, INT4OID, INT8ARRAYOID}
 };
+
+/* A trade that crashed its worker before the claim was committed. */
+static Statement take_crashed = {
+	"WITH m AS (DELETE FROM settlement.queue WHERE id = ANY ($1) RETURNING *) "
+	"INSERT INTO settlement.deferred (retry_at, reason, last_class, " FACT_COLUMNS ") "
+	"SELECT pg_catalog.now(), 'recovered', 'worker_crash', enqueued_at, attached_id, leaf, attempts, "
+	"generation, charged, crashes + 1, format, maybe_executed, lookup_first, trade_tid, trade_id, row_key, "
+	"symbol, buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, "
+	"buyer_fee, seller_fee, trace_id, first_sent_at, pending_ms, fingerprint FROM m",
+	1, {INT8ARRAYOID}
+};
+
+/* Ids that workers of this database were handling when the server crashed. */
+static Datum
+crashed_ids(DbState *db)
+{
+	int64		ids[MAX_CRASHED];
+	int			n = 0;
+
+	for (int i = 0; i < settlement_shared->n_crashed; i++)
+		if (settlement_shared->crashed[i].database == db->database &&
+			settlement_shared->crashed[i].queue_id != 0)
+			ids[n++] = settlement_shared->crashed[i].queue_id;
+	return int8_array(ids, n);
+}
 
 static int
 take_over(DbState *db, Statement *statement, int slot, int *n_trades)
 {
-	Datum		values[3];
+	Datum		values[4];
 	int			n_claims;
 
 	values[0] = Int64GetDatum((int64) settlement_shared->boot);
 	values[1] = Int32GetDatum(slot);
 	values[2] = Int32GetDatum(RECOVER_BATCH);
 	SPI_connect();
+	values[3] = crashed_ids(db);
 	statement_run(statement, values);
 	n_claims = (int) result_int8(0, 1);
 	*n_trades = (int) result_int8(0, 2);
@@ -71,6 +97,25 @@ recover_other_boots(DbState *db, int *n_trades)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_RECOVERY, 2);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	return take_over(db, &take_other_boots, 0, n_trades);
+}
+
+void
+recover_crashed(DbState *db)
+{
+	Datum		values[1];
+
+	SPI_connect();
+	values[0] = crashed_ids(db);
+	statement_run(&take_crashed, values);
+	SPI_finish();
+}
+
+void
+recover_crashed_done(DbState *db)
+{
+	for (int i = 0; i < settlement_shared->n_crashed; i++)
+		if (settlement_shared->crashed[i].database == db->database)
+			settlement_shared->crashed[i].queue_id = 0;
 }
 
 int

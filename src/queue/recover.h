@@ -18,6 +18,14 @@
  */
 extern int	recover_other_boots(DbState *db, int *n_trades);
 
+/*
+ * After that: trades that crashed their worker before they were claimed.  In a
+ * transaction; recover_crashed_done after its commit, so that none is counted
+ * twice.
+ */
+extern void recover_crashed(DbState *db);
+extern void recover_crashed_done(DbState *db);
+
 /* The same for the claims of one slot of this start. */
 extern int	recover_slot_claims(DbState *db, int slot, int *n_trades);
 

@@ -118,6 +118,7 @@ init_shared(SettlementShared *shared)
 	for (int i = 0; i < MAX_DATABASES; i++)
 		init_database(&shared->databases[i], &locks[1 + i].lock);
 	shared->n_slots = 2 * settlement_max_workers;
+	shared->n_crashed = handled_start(shared->crashed, MAX_CRASHED, shared->n_slots);
 	for (int i = 0; i < shared->n_slots; i++)
 		init_slot(&shared->slots[i]);
 }

@@ -24,11 +24,13 @@
 #include "policy/breaker.h"
 #include "policy/histogram.h"
 #include "policy/limiter.h"
+#include "shared/handled.h"
 
 #define MAX_DATABASES		64
 #define MAX_CONCURRENCY		4096	/* trades in flight per worker */
 #define MAX_LATE_RANGES		256
 #define MAX_SCAN_MARKS		64
+#define MAX_CRASHED			64
 #define SETTLEMENT_VERSION	"0.1"	/* must equal the SQL objects' version */
 
 /* A range of queue ids, both ends included. */
@@ -213,6 +215,10 @@ typedef struct SettlementShared
 	 * Twice settlement.max_workers: as many run, and each may have left an
 	 * orphan whose claims its successor has not taken over yet.
 	 */
+	int			n_crashed;		/* what workers handled when the last run
+								 * crashed; set at startup, zeroed by recovery
+								 * of the database */
+	HandledTrade crashed[MAX_CRASHED];
 	int			n_slots;
 	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
 } SettlementShared;

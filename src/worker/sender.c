@@ -269,7 +269,11 @@ sender_submit(Worker *w, TradeFlight **flights, int n)
 		if (flights[i]->local_class != NULL)
 			answer_locally(w, flights[i]);
 		else
+		{
+			handled_begin(flights[i]->queue_id);
 			submit(w, flights[i]);
+			handled_end();
+		}
 	}
 }
 

@@ -157,17 +157,35 @@ claim_stands(Worker *w, Turn *turn)
 	return !claim->lost;
 }
 
+/* Another worker took the claim over before anything of it was sent. */
+static void
+drop_claimed(Worker *w, Turn *turn)
+{
+	Claim	   *claim = &turn->claim;
+	int64	   *ids = palloc(sizeof(int64) * claim->n);
+
+	pfree(claim->flights[0]->claim);
+	for (int i = 0; i < claim->n; i++)
+	{
+		ids[i] = claim->flights[i]->queue_id;
+		flight_release(w->pool, claim->flights[i]);
+	}
+	frontier_forget(w->slot_index, ids, claim->n);
+	sender_return(w, turn->allowed, turn->probe);
+}
+
 static void
 send_claimed(Worker *w, Turn *turn)
 {
 	Claim	   *claim = &turn->claim;
 
-	if (claim->n > 0 && (ProcDiePending || !claim_stands(w, turn)))
+	/* the wait for a standby was cancelled: not durable there, not sent; who
+	 * recovers this worker's claims goes on from here */
+	if (ProcDiePending)
+		return;
+	if (claim->n > 0 && !claim_stands(w, turn))
 	{
-		/* not durable for sure, or not ours: recovery will see to them */
-		for (int i = 0; i < claim->n; i++)
-			flight_release(w->pool, claim->flights[i]);
-		sender_return(w, turn->allowed, turn->probe);
+		drop_claimed(w, turn);
 		return;
 	}
 	sender_return(w, turn->allowed - claim->n, turn->probe && claim->n == 0);

@@ -169,6 +169,10 @@ recover_boots(Worker *w)
 		total += n;
 		CHECK_FOR_INTERRUPTS();
 	}
+	session_begin();
+	recover_crashed(w->db);
+	session_commit();
+	recover_crashed_done(w->db);
 	pg_atomic_write_u32(&w->db->recovered, 1);
 	pg_atomic_write_u64(&w->db->next_due, 0);
 	shmem_count(w->db, COUNT_RECOVERED, total);

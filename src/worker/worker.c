@@ -258,6 +258,7 @@ recover_from_error(Worker *w)
 	LWLockReleaseAll();
 	MemoryContextSwitchTo(TopMemoryContext);
 	FlushErrorState();
+	handled_end();
 	turn_aborted(w);
 	upkeep_aborted(w);
 	RESUME_INTERRUPTS();
@@ -301,6 +302,7 @@ settlement_worker_main(Datum main_arg)
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("the HTTP library cannot be used: %s", why)));
 	w = worker_create(slot_index);
+	handled_open(slot_index, MyDatabaseId);
 	beat(w);
 	run(w);
 
