@@ -207,7 +207,12 @@ on_request(void *cls, struct MHD_Connection *connection, const char *url,
 		return MHD_YES;
 	}
 	if (request->state == REQUEST_READING)
+	{
+		/* nothing may be parked any more once the parked are released */
+		if (request->server->stopping)
+			return MHD_NO;
 		routes_dispatch(request);
+	}
 	if (request->state == REQUEST_PARKED)
 	{
 		request->suspended = true;

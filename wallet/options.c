@@ -191,7 +191,8 @@ check(Options *options, int admin)
 		return refuse("--tls-client-ca needs --tls-cert and --tls-key");
 	if (!read_address(options))
 		return false;
-	options->admin = admin == -1 ? is_loopback(options) : admin == 1;
+	options->loopback = is_loopback(options);
+	options->admin = admin == -1 ? options->loopback : admin == 1;
 	return true;
 }
 

@@ -14,6 +14,7 @@ typedef struct Options
 	const char *listen;
 	struct sockaddr_storage address;	/* of listen */
 	socklen_t	address_len;
+	bool		loopback;		/* nobody else can reach it */
 	const char *port_file;
 	const char *database;
 	bool		sync_full;

@@ -155,6 +155,9 @@ server_open(Server *server, const Options *options)
 	}
 	if (!load_faults(server) || !open_ledger(server))
 		return false;
+	if (!options->loopback && options->authorization == NULL)
+		log_message(&server->log, "warning: anyone who can reach %s can use this wallet,"
+					" because there is no --auth", options->listen);
 	if (!http_start(server))
 	{
 		log_message(&server->log, "could not start the HTTP server");
@@ -221,6 +224,7 @@ server_run(Server *server)
 void
 server_close(Server *server)
 {
+	server->stopping = true;
 	listener_close(&server->listener);
 	audit_stop(server);
 	if (batch_waiting(server))

@@ -41,6 +41,7 @@ typedef struct Server
 	int			signal_fd;
 	int			wake_pipe[2];	/* an audit's thread writes its job's address */
 	int			audits;			/* threads that run */
+	bool		stopping;		/* read no further request */
 	Request    *batch_first;
 	Request    *batch_last;
 	Peer	   *peers;
