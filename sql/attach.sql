@@ -451,6 +451,50 @@ END
 $$;
 COMMENT ON FUNCTION settlement._register(regclass, jsonb, name[], text) IS 'Internal: writes the row of settlement.attached.';
 
+-- A partition takes a copy of the trigger, so that whoever creates one needs
+-- EXECUTE on its function: that is the owner of what is partitioned.
+CREATE FUNCTION settlement._partition_owners(relation regclass) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT c.relowner FROM settlement._relations_of(relation) r JOIN pg_class c ON c.oid = r WHERE c.relkind = 'p'
+$$;
+COMMENT ON FUNCTION settlement._partition_owners(regclass) IS 'Internal: roles that may create partitions of a table.';
+
+CREATE FUNCTION settlement._allow_partitions(relation regclass) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner oid;
+BEGIN
+    FOR owner IN SELECT o FROM settlement._partition_owners(relation) o LOOP
+        IF NOT has_function_privilege(owner, 'settlement.enqueue()', 'EXECUTE') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION settlement.enqueue() TO %s', owner::regrole);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION settlement._allow_partitions(regclass) IS 'Internal: lets the owners of a partitioned table go on creating partitions.';
+
+CREATE FUNCTION settlement._disallow_partitions(relation regclass) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner oid;
+BEGIN
+    FOR owner IN
+        SELECT o FROM settlement._partition_owners(relation) o
+        EXCEPT
+        SELECT o FROM settlement.attached a, settlement._partition_owners(a.relid) o
+        WHERE a.relid <> relation AND a.detached_at IS NULL
+        EXCEPT
+        SELECT proowner FROM pg_proc WHERE oid = 'settlement.enqueue()'::regprocedure
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION settlement.enqueue() FROM %s', owner::regrole);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION settlement._disallow_partitions(regclass) IS 'Internal: takes back what _allow_partitions gave, unless another attached table needs it.';
+
 CREATE FUNCTION settlement.attach(relation regclass, columns jsonb DEFAULT '{}', source text DEFAULT NULL)
     RETURNS TABLE (role text, column_name name)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -486,6 +530,7 @@ BEGIN
     id := settlement._register(relation, mapping, key_columns, source);
     EXECUTE format('CREATE TRIGGER settlement_enqueue AFTER INSERT ON %s
                     FOR EACH ROW EXECUTE FUNCTION settlement.enqueue()', relation);
+    PERFORM settlement._allow_partitions(relation);
     INSERT INTO settlement.audit_log (act, attached_id, details)
     VALUES ('attach', id, jsonb_build_object('table', relation, 'source', source, 'columns', mapping));
     IF NOT EXISTS (SELECT FROM settlement.identity) THEN
@@ -517,6 +562,7 @@ BEGIN
     -- Waits for transactions that are inserting: their trades are counted below.
     IF EXISTS (SELECT FROM pg_class c WHERE c.oid = relation) THEN
         EXECUTE format('DROP TRIGGER IF EXISTS settlement_enqueue ON %s', relation);
+        PERFORM settlement._disallow_partitions(relation);
     END IF;
     left_over := settlement._trades_of(id);
     IF left_over > 0 OR current_setting('transaction_isolation') <> 'read committed' THEN

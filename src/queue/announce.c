@@ -283,13 +283,15 @@ announce_prepared_commit(void)
 	shmem_wake_all_workers(db);
 }
 
-/* Committed rows of the queue, read with a fresh snapshot. */
+/*
+ * Committed rows of the queue.  Not with an MVCC snapshot: in a serializable
+ * transaction that would put a predicate lock on the whole queue.
+ */
 static int64
 count_committed_rows(Oid queue)
 {
 	Relation	rel = table_open(queue, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
 	HeapTuple	tuple;
 	int64		rows = 0;
 
@@ -299,7 +301,6 @@ count_committed_rows(Oid queue)
 			rows++;
 	}
 	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return rows;
 }

@@ -21,6 +21,7 @@
 #include "queue/valuetext.h"
 
 #define UUID_TEXT_LEN	36
+#define MAX_INT_LEN		20
 
 /* A bpchar's padding does not count, but has to be read. */
 #define MAX_PADDED_LEN	8192
@@ -87,7 +88,7 @@ text_as_text(Oid type, Datum value, int max_len)
 static Datum
 int_as_text(int64 value)
 {
-	char		buf[MAXINT8LEN + 1];
+	char		buf[MAX_INT_LEN + 1];
 	int			len = pg_lltoa(value, buf);
 
 	return PointerGetDatum(cstring_to_text_with_len(buf, len));

@@ -52,7 +52,8 @@ ROLLBACK;
 SELECT leaf, trade_id FROM settlement.queue ORDER BY id;
 DELETE FROM settlement.queue;
 
--- partitions that come later: created, and attached without the default
+-- partitions that come later, made by the owner: created, and attached without
+-- the default
 SET ROLE regress_settlement_owner;
 CREATE TABLE trades_2025 PARTITION OF trades FOR VALUES FROM ('2025-01-01 00:00+00') TO ('2026-01-01 00:00+00');
 CREATE TABLE trades_2026 (LIKE trades);
@@ -105,5 +106,6 @@ SELECT row_key FROM settlement.queue ORDER BY id;
 DELETE FROM settlement.queue;
 
 SELECT count(settlement.detach(relid)) FROM settlement.attached WHERE detached_at IS NULL;
+SELECT has_function_privilege('regress_settlement_owner', 'settlement.enqueue()', 'EXECUTE') AS may_create_trigger;
 DROP SCHEMA part_test CASCADE;
 DROP ROLE regress_settlement_owner;
