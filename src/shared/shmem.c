@@ -19,6 +19,8 @@
 #include "shared/shmem.h"
 
 #define TRANCHE		"settlement"
+#define YOUNG_SERVER_MS		5000
+#define MAX_START_DELAY_MS	10000
 
 SettlementShared *settlement_shared = NULL;
 
@@ -99,6 +101,29 @@ came_up_as_standby(void)
 	return seen;
 }
 
+/*
+ * When workers may be started.  At once after a start and after a first crash;
+ * if the server crashes again as soon as they run, they may well be the cause,
+ * and the sessions of all databases shall not pay for it several times a second.
+ * Only the postmaster outlives a crash, so it counts.
+ */
+static TimestampTz
+workers_after(TimestampTz now)
+{
+	static TimestampTz last_start = 0;
+	static int	crashes = 0;
+	static int	delay = 0;
+
+	if (last_start == 0 ||
+		TimestampDifferenceExceeds(last_start, now, delay + YOUNG_SERVER_MS))
+		crashes = 0;
+	else
+		crashes++;
+	delay = crashes < 2 ? 0 : Min(1000 << Min(crashes - 2, 10), MAX_START_DELAY_MS);
+	last_start = now;
+	return TimestampTzPlusMilliseconds(now, delay);
+}
+
 static void
 init_shared(SettlementShared *shared)
 {
@@ -113,6 +138,7 @@ init_shared(SettlementShared *shared)
 	/* it is stored in a bigint */
 	shared->boot &= PG_INT64_MAX;
 	shared->started_as_standby = came_up_as_standby();
+	shared->workers_after = workers_after(GetCurrentTimestamp());
 	pg_atomic_init_u64(&shared->next_token, 1);
 	pg_atomic_init_u32(&shared->launcher_work, 0);
 	for (int i = 0; i < MAX_DATABASES; i++)

@@ -201,6 +201,8 @@ typedef struct SettlementShared
 	LWLock	   *lock;
 	uint64		boot;			/* random, of this start of shared memory */
 	bool		started_as_standby; /* this postmaster saw recovery of a standby */
+	TimestampTz workers_after;	/* none is started before: the server crashes
+								 * time and again */
 	pid_t		launcher_pid;	/* lock, as the next five */
 	PGPROC	   *launcher_proc;
 	Oid			probe_database; /* a probe is at work in it */

@@ -141,7 +141,8 @@ make_plans(const bool *allowed, Plan *plans)
 		if (OidIsValid(db->database) && db->has_extension &&
 			db->holds == 0 && allowed[i])
 			plans[i].wanted = db->wanted;
-		plans[i].start_after = db->restart_after;
+		plans[i].start_after = Max(db->restart_after,
+								   settlement_shared->workers_after);
 	}
 	for (int i = 0; i < settlement_shared->n_slots; i++)
 	{
