@@ -237,6 +237,7 @@ BEGIN
     DELETE FROM settlement.deferred d
     WHERE d.attached_id = trade.attached_id AND d.trade_id = trade.trade_id RETURNING d.* INTO STRICT taken;
     fresh := jsonb_populate_record(NULL::settlement.dlq, to_jsonb(taken) - 'reason');
+    fresh.enqueued_at := trade.enqueued_at;
     fresh.attempts := trade.attempts;
     fresh.generation := trade.generation;
     fresh.maybe_executed := false;

@@ -270,28 +270,29 @@ DECLARE
     r record;
 BEGIN
     SELECT * INTO z FROM settlement._sizes();
-    RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, z.dlq || ' dead letters',
+    RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, 'dead letters: ' || z.dlq,
         CASE WHEN z.dlq > 0 THEN 'See settlement.dlq_summary; settlement.redrive_where() and settlement.resolve() act on them.' END;
     RETURN QUERY SELECT 'unknown', CASE WHEN z.unknown > 0 THEN 'fail' ELSE 'ok' END,
-        z.unknown || ' dead trades of which the wallet may have moved the money',
+        'dead trades of which the wallet may have moved the money: ' || z.unknown,
         CASE WHEN z.unknown > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say.' END;
 
     RETURN QUERY SELECT 'unapplied', CASE WHEN z.unapplied_failing > 0 THEN 'fail' ELSE 'ok' END,
-        format('%s outcomes are not written to their trade rows yet, %s of them failed before%s', z.unapplied, z.unapplied_failing,
-               coalesce((SELECT format(' (for example: %s)', min(u.last_failure)) FROM settlement.unapplied u WHERE u.failures > 0), '')),
+        format('outcomes not written to their trade rows yet: %s, of them failed before: %s', z.unapplied, z.unapplied_failing)
+            || coalesce((SELECT format(' (for example: %s)', u.last_failure) FROM settlement.unapplied u
+                         WHERE u.failures > 0 ORDER BY u.id LIMIT 1), ''),
         CASE WHEN z.unapplied_failing > 0 THEN 'settlement.unapplied has the reasons; nothing is sent again for them.' END;
 
     IF z.needs_lookup > 0 THEN
         SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'needs_lookup' AND d.retry_at = 'infinity';
         RETURN QUERY SELECT 'needs_lookup', 'warn',
-            format('%s trades wait until the wallet says what it knows of them, %s of them for a person', z.needs_lookup, n),
+            format('trades that wait until the wallet says what it knows of them: %s, of them for a person: %s', z.needs_lookup, n),
             'settlement.resolve() those that the wallet''s books settle.';
     END IF;
     SELECT count(*) INTO n FROM settlement.deferred d
     WHERE d.reason = 'paused' AND d.retry_at = 'infinity'
       AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
     IF n > 0 THEN
-        RETURN QUERY SELECT 'pauses', 'warn', format('%s trades are put aside by a pause that is over', n),
+        RETURN QUERY SELECT 'pauses', 'warn', 'trades put aside by a pause that is over: ' || n,
                             'settlement.pause() the symbol and settlement.resume() it again.';
     END IF;
     SELECT min(d.retry_at) INTO at FROM settlement.deferred d;
@@ -306,7 +307,7 @@ BEGIN
         CASE WHEN at < clock_timestamp() - interval '1 minute' THEN 'See the row "sending".' END;
 
     SELECT count(*) INTO n FROM (SELECT FROM settlement.discrepancies LIMIT 10000) d;
-    RETURN QUERY SELECT 'discrepancies', CASE WHEN n > 0 THEN 'fail' ELSE 'ok' END, n || ' contradictions between what was recorded',
+    RETURN QUERY SELECT 'discrepancies', CASE WHEN n > 0 THEN 'fail' ELSE 'ok' END, 'contradictions between what was recorded: ' || n,
         CASE WHEN n > 0 THEN 'settlement.discrepancies lists them; each needs a person.' END;
 
     FOR r IN SELECT x.gid, x.prepared FROM pg_prepared_xacts x
@@ -359,9 +360,9 @@ BEGIN
                 lost := settlement._nowhere(t.attached_id, lost);
             END IF;
             status := CASE WHEN cardinality(lost) > 0 THEN 'fail' ELSE 'ok' END;
-            detail := format('%s%s PENDING rows looked at, %s of them are queued nowhere%s',
-                CASE WHEN cardinality(ids) = bound THEN 'the first ' ELSE '' END, cardinality(ids), cardinality(lost),
-                coalesce(', for example ' || lost[1], ''));
+            detail := format('PENDING rows looked at: %s%s, of them queued nowhere: %s%s', cardinality(ids),
+                CASE WHEN cardinality(ids) = bound THEN ' (there may be more)' ELSE '' END, cardinality(lost),
+                coalesce(' (for example ' || lost[1] || ')', ''));
             hint := CASE WHEN cardinality(lost) > 0 THEN format('SELECT settlement.enqueue_pending(%L);', t.relid::text) END;
         EXCEPTION WHEN insufficient_privilege OR undefined_table OR undefined_column THEN
             status := 'warn';

@@ -58,7 +58,7 @@ BEGIN
     LOOP
         RETURN NEXT format('%s paused by %s since %s, %s: %s.  settlement.resume(%s) ends it.',
             CASE p.symbol WHEN '*' THEN 'Everything is' ELSE 'The symbol ' || p.symbol || ' is' END,
-            p.by, settlement._moment(p.at),
+            p."by", settlement._moment(p.at),
             coalesce('until ' || settlement._moment(p.until), 'without an end'), p.reason,
             CASE p.symbol WHEN '*' THEN '' ELSE quote_literal(p.symbol) END);
     END LOOP;
@@ -178,7 +178,7 @@ END $$;
 COMMENT ON FUNCTION settlement._explain_dead(settlement.dlq) IS 'Internal: sentences on a dead trade.';
 
 -- What the trade row alone tells: the trade is in no state table.
-CREATE FUNCTION settlement._explain_row(trade_id text, attached_id integer, found boolean, status text,
+CREATE FUNCTION settlement._explain_row(trade_id text, attached_id integer, row_found boolean, status text,
     settlement_id text, settled_at timestamptz, error text) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -187,9 +187,9 @@ BEGIN
     SELECT * INTO act FROM settlement.audit_log a
     WHERE a.trade_id = _explain_row.trade_id AND a.attached_id = _explain_row.attached_id
     ORDER BY a.id DESC LIMIT 1;
-    IF found IS NULL THEN
+    IF row_found IS NULL THEN
         RETURN NEXT 'It is not queued, deferred or dead, and its row could not be read with your privileges.';
-    ELSIF NOT found THEN
+    ELSIF NOT row_found THEN
         RETURN NEXT 'There is no such trade row, or its INSERT is not committed; nothing of it is queued, deferred or dead.';
     ELSIF status IS NULL THEN
         RETURN NEXT 'Its settlement status is NULL: it is older than settlement.attach() and none of our business.';
@@ -212,7 +212,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._explain_row(text, integer, boolean, text, text, timestamptz, text) IS 'Internal: sentences on a trade that is in no state table.';
 
-CREATE FUNCTION settlement._explain(trade_id text, attached_id integer, found boolean, status text,
+CREATE FUNCTION settlement._explain(trade_id text, attached_id integer, row_found boolean, status text,
     settlement_id text, settled_at timestamptz, error text) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -243,7 +243,7 @@ BEGIN
             settlement._moment(r.next_apply_at));
     END LOOP;
     IF places = 0 THEN
-        RETURN QUERY SELECT * FROM settlement._explain_row(trade_id, attached_id, found, status,
+        RETURN QUERY SELECT * FROM settlement._explain_row(trade_id, attached_id, row_found, status,
                                                            settlement_id, settled_at, error);
     ELSIF status = 'SETTLED' THEN
         RETURN NEXT format('Its row says SETTLED%s already: this is a second entry of the same trade, and its key settles only once.',
@@ -294,16 +294,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._trade_tables(regclass) IS 'Internal: attached tables, with the statements that read their rows.';
 
--- The row of a trade, with the caller's rights.  found is NULL when it cannot be
+-- The row of a trade, with the caller's rights.  row_found is NULL when it cannot be
 -- read: no privilege, or the table is gone.
-CREATE FUNCTION settlement._trade_row(row_query text, trade_id text, OUT found boolean,
+CREATE FUNCTION settlement._trade_row(row_query text, trade_id text, OUT row_found boolean,
     OUT status text, OUT settlement_id text, OUT settled_at timestamptz, OUT error text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r record;
 BEGIN
     EXECUTE row_query INTO r USING trade_id;
-    GET DIAGNOSTICS found = ROW_COUNT;
+    GET DIAGNOSTICS row_found = ROW_COUNT;
     status := r.status;
     settlement_id := r.settlement_id;
     settled_at := r.settled_at;
@@ -311,9 +311,9 @@ BEGIN
 EXCEPTION
     WHEN null_value_not_allowed OR insufficient_privilege OR undefined_table OR undefined_column
          OR syntax_error THEN
-        found := NULL;
+        row_found := NULL;
     WHEN invalid_text_representation OR numeric_value_out_of_range THEN
-        found := false;         -- no id of this table's type
+        row_found := false;         -- no id of this table's type
 END $$;
 COMMENT ON FUNCTION settlement._trade_row(text, text) IS 'Internal: read the row of a trade with the caller''s rights.';
 
@@ -328,12 +328,12 @@ BEGIN
     FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
         SELECT * INTO r FROM settlement._trade_row(t.row_query, explain.trade_id);
         tables := tables || t.relid::text;
-        CONTINUE WHEN r.found IS NOT TRUE AND relation IS NULL
+        CONTINUE WHEN r.row_found IS NOT TRUE AND relation IS NULL
             AND NOT settlement._is_known(explain.trade_id, t.attached_id);
         known := true;
         RETURN NEXT format('Trade %s of table %s%s:', explain.trade_id, t.relid,
                            coalesce(', whose row says ' || r.status, ''));
-        RETURN QUERY SELECT * FROM settlement._explain(explain.trade_id, t.attached_id, r.found,
+        RETURN QUERY SELECT * FROM settlement._explain(explain.trade_id, t.attached_id, r.row_found,
             r.status, r.settlement_id, r.settled_at, r.error);
     END LOOP;
     IF cardinality(tables) = 0 THEN
@@ -416,7 +416,7 @@ DECLARE
 BEGIN
     FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
         SELECT * INTO r FROM settlement._trade_row(t.row_query, timeline.trade_id);
-        CONTINUE WHEN r.found IS NOT TRUE AND NOT settlement._is_known(timeline.trade_id, t.attached_id);
+        CONTINUE WHEN r.row_found IS NOT TRUE AND NOT settlement._is_known(timeline.trade_id, t.attached_id);
         n := n + 1;
         found_in := ROW (t.attached_id, r.status, r.settlement_id, r.settled_at);
     END LOOP;

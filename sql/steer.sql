@@ -63,7 +63,8 @@ BEGIN
                   HINT = coalesce('Paused are: ' || others || '.', 'Nothing is paused.');
     END IF;
     UPDATE settlement.deferred d SET retry_at = clock_timestamp()
-    WHERE d.reason = 'paused' AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
+    WHERE d.reason = 'paused' AND d.retry_at > clock_timestamp()
+      AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
     GET DIAGNOSTICS n = ROW_COUNT;
     PERFORM settlement._announce_pauses();
     PERFORM settlement._announce_work();
