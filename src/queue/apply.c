@@ -26,6 +26,7 @@
 
 #include "queue/apply.h"
 #include "queue/apply_leaf.h"
+#include "shared/handled.h"
 #include "shared/settings.h"
 
 static TimeoutId apply_timeout;
@@ -92,8 +93,11 @@ apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (rows[i]->result == APPLY_GONE)
-			rows[i]->result = leaf_apply(&leaf, rows[i], how);
+		if (rows[i]->result != APPLY_GONE)
+			continue;
+		handled_begin(rows[i]->handled_id);
+		rows[i]->result = leaf_apply(&leaf, rows[i], how);
+		handled_end();
 	}
 	leaf_close(&leaf);
 	return LEAF_OPEN;

@@ -22,6 +22,7 @@ typedef enum ApplyResult
 /* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
 typedef struct ApplyRow
 {
+	int64		handled_id;		/* blamed for a crash (shared/handled.h) */
 	int			attached_id;
 	Oid			leaf;
 	ItemPointerData tid;		/* hint; invalid = none */

@@ -417,6 +417,7 @@ fill_apply_row(ApplyRow *row, const Ending *ending)
 	bool		settled = ending->decision.fate == FATE_SETTLED;
 
 	memset(row, 0, sizeof(*row));
+	row->handled_id = flight->queue_id;
 	row->attached_id = flight->attached_id;
 	row->leaf = flight->leaf;
 	row->tid = flight->trade_tid;

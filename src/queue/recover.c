@@ -57,17 +57,32 @@ static Statement take_crashed = {
 	1, {INT8ARRAYOID}
 };
 
-/* Ids that workers of this database were handling when the server crashed. */
+/*
+ * Writing this outcome to its trade row (a user's trigger, most likely) crashed
+ * the server: seldom again, from a minute on by factors of ten.
+ */
+static Statement delay_unapplied = {
+	"UPDATE settlement.unapplied SET failures = failures + 1, "
+	"last_failure = 'the server crashed while the trade row was written', last_failed_at = pg_catalog.now(), "
+	"next_apply_at = pg_catalog.now() + interval '1 minute' * 10 ^ LEAST(failures, 3) "
+	"WHERE id = ANY ($1)",
+	1, {INT8ARRAYOID}
+};
+
+/*
+ * What workers of this database were handling when the server crashed: ids of
+ * queue (sign 1) or of unapplied (sign -1).
+ */
 static Datum
-crashed_ids(DbState *db)
+crashed_ids(DbState *db, int sign)
 {
 	int64		ids[MAX_CRASHED];
 	int			n = 0;
 
 	for (int i = 0; i < settlement_shared->n_crashed; i++)
 		if (settlement_shared->crashed[i].database == db->database &&
-			settlement_shared->crashed[i].queue_id != 0)
-			ids[n++] = settlement_shared->crashed[i].queue_id;
+			settlement_shared->crashed[i].id * sign > 0)
+			ids[n++] = settlement_shared->crashed[i].id * sign;
 	return int8_array(ids, n);
 }
 
@@ -81,7 +96,7 @@ take_over(DbState *db, Statement *statement, int slot, int *n_trades)
 	values[1] = Int32GetDatum(slot);
 	values[2] = Int32GetDatum(RECOVER_BATCH);
 	SPI_connect();
-	values[3] = crashed_ids(db);
+	values[3] = crashed_ids(db, 1);
 	statement_run(statement, values);
 	n_claims = (int) result_int8(0, 1);
 	*n_trades = (int) result_int8(0, 2);
@@ -105,8 +120,10 @@ recover_crashed(DbState *db)
 	Datum		values[1];
 
 	SPI_connect();
-	values[0] = crashed_ids(db);
+	values[0] = crashed_ids(db, 1);
 	statement_run(&take_crashed, values);
+	values[0] = crashed_ids(db, -1);
+	statement_run(&delay_unapplied, values);
 	SPI_finish();
 }
 
@@ -115,7 +132,7 @@ recover_crashed_done(DbState *db)
 {
 	for (int i = 0; i < settlement_shared->n_crashed; i++)
 		if (settlement_shared->crashed[i].database == db->database)
-			settlement_shared->crashed[i].queue_id = 0;
+			settlement_shared->crashed[i].id = 0;
 }
 
 int

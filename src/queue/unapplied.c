@@ -282,6 +282,7 @@ take(Waiting *waiting, int64 id)
 		return false;
 
 	memset(waiting, 0, sizeof(*waiting));
+	row->handled_id = -id;
 	waiting->id = id;
 	row->attached_id = DatumGetInt32(result_value(0, 1, &isnull));
 	row->leaf = DatumGetObjectId(result_value(0, 2, &isnull));

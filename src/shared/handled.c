@@ -33,7 +33,7 @@ read_records(int fd, HandledTrade *out, int max)
 	int			n = 0;
 
 	while (n < max && read(fd, &record, sizeof(record)) == sizeof(record))
-		if (record.trade.queue_id != 0)
+		if (record.trade.id != 0)
 			out[n++] = record.trade;
 	return n;
 }
@@ -84,20 +84,20 @@ handled_open(int slot, Oid database)
 		return;
 	}
 	mine = &((Record *) map)[slot].trade;
-	mine->queue_id = 0;
+	mine->id = 0;
 	mine->database = database;
 }
 
 void
-handled_begin(int64 queue_id)
+handled_begin(int64 id)
 {
 	if (mine != NULL)
-		mine->queue_id = queue_id;
+		mine->id = id;
 }
 
 void
 handled_end(void)
 {
 	if (mine != NULL)
-		mine->queue_id = 0;
+		mine->id = 0;
 }

@@ -14,7 +14,7 @@
 typedef struct HandledTrade
 {
 	Oid			database;
-	int64		queue_id;		/* 0: nothing */
+	int64		id;				/* of queue; negative: of unapplied; 0: nothing */
 } HandledTrade;
 
 /*
@@ -27,8 +27,11 @@ extern int	handled_start(HandledTrade *out, int max, int slots);
 /* Map the file; once per worker.  Without it the calls below do nothing. */
 extern void handled_open(int slot, Oid database);
 
-/* This worker handles bytes of that trade, or of none.  Cheap, never fails. */
-extern void handled_begin(int64 queue_id);
+/*
+ * This worker handles bytes of that trade (its queue id, or minus its id in
+ * unapplied), or of none.  Cheap, never fails.
+ */
+extern void handled_begin(int64 id);
 extern void handled_end(void);
 
 #endif
