@@ -263,29 +263,37 @@ text_matches(const char *request, const char *name, const json_t *value)
 	return request_has(request, name, number);
 }
 
+static bool
+key_matches(const ReplyContext *context, const json_t *value)
+{
+	return json_is_string(value) &&
+		strcasecmp(json_string_value(value), context->key) == 0;
+}
+
+/* One member of the reply: does it repeat one of the request, and truly? */
+static bool
+member_mismatches(const ReplyContext *context, const char *name, const json_t *value)
+{
+	if (json_is_null(value))
+		return false;
+	if (strcmp(name, "idempotency_key") == 0)
+		return !key_matches(context, value);
+	for (size_t i = 0; i < N_MEMBERS && context->request[0] != '\0'; i++)
+		if (strcmp(members[i].name, name) == 0)
+			return members[i].kind == MEMBER_AMOUNT ?
+				!amount_matches(context->request, name, value) :
+				!text_matches(context->request, name, value);
+	return false;
+}
+
 /* Does the reply repeat a field of the request with another value? */
 static bool
-has_mismatch(const ReplyContext *context, const json_t *reply)
+has_mismatch(const ReplyContext *context, json_t *reply)
 {
-	const json_t *key = json_object_get(reply, "idempotency_key");
-
-	if (key != NULL && !json_is_null(key) &&
-		(!json_is_string(key) ||
-		 strcasecmp(json_string_value(key), context->key) != 0))
-		return true;
-	if (context->request[0] == '\0')
-		return false;
-	for (size_t i = 0; i < N_MEMBERS; i++)
-	{
-		const json_t *echo = json_object_get(reply, members[i].name);
-
-		if (echo == NULL || json_is_null(echo))
-			continue;
-		if (members[i].kind == MEMBER_AMOUNT ?
-			!amount_matches(context->request, members[i].name, echo) :
-			!text_matches(context->request, members[i].name, echo))
+	for (void *i = json_object_iter(reply); i != NULL;
+		 i = json_object_iter_next(reply, i))
+		if (member_mismatches(context, json_object_iter_key(i), json_object_iter_value(i)))
 			return true;
-	}
 	return false;
 }
 
