@@ -135,7 +135,8 @@ apply_elsewhere(ApplyRow **rows, int n)
 	ListCell   *cell;
 	bool		busy = false;
 
-	if (attachment_source(rows[0]->attached_id, &root) == NULL)
+	if (attachment_source(rows[0]->attached_id, &root) == NULL ||
+		get_rel_relkind(root) == '\0')
 		return;
 	leaves = find_all_inheritors(root, NoLock, NULL);
 	for (int i = 0; i < lengthof(pass); i++)

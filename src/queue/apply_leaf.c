@@ -2,8 +2,8 @@
  * apply_leaf.c
  *	  Open one trade table or partition for writing outcomes, and close it.
  *
- * Never waits: the relation and its indexes are locked only if nobody is in the
- * way.  From leaf_open to leaf_close the process is the leaf's owner in a
+ * Never waits: the relation, its indexes and its parents are locked only if
+ * nobody is in the way.  From leaf_open to leaf_close the process is the leaf's owner in a
  * security-restricted context with search_path pg_catalog, because triggers,
  * constraints, domains and index expressions of the table are user code.
  * Settings that this code changes do not outlive the leaf.
@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -25,6 +26,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/partcache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
@@ -262,19 +264,64 @@ init_range_table(EState *estate, const ApplyLeaf *leaf)
 	ExecInitRangeTable_compat(estate, list_make1(entry), permissions);
 }
 
-void
+/* Lock relations for reading without waiting: all or none. */
+static bool
+lock_for_reading(List *relations)
+{
+	for (int i = 0; i < list_length(relations); i++)
+	{
+		if (ConditionalLockRelationOid(list_nth_oid(relations, i), AccessShareLock))
+			continue;
+		while (--i >= 0)
+			UnlockRelationOid(list_nth_oid(relations, i), AccessShareLock);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Prepare the partition constraint, because the executor would: to build it the
+ * parents are opened, and that would wait for whoever has one locked.
+ */
+static bool
+prepare_partition_check(const ApplyLeaf *leaf, EState *estate,
+						ResultRelInfo *result_relation)
+{
+	List	   *parents = NIL;
+	ListCell   *cell;
+
+	if (!leaf->rel->rd_rel->relispartition)
+		return true;
+	if (!leaf->rel->rd_partcheckvalid)
+		parents = get_partition_ancestors(RelationGetRelid(leaf->rel));
+	if (!lock_for_reading(parents))
+		return false;
+	result_relation->ri_PartitionCheckExpr =
+		ExecPrepareCheck(RelationGetPartitionQual(leaf->rel), estate);
+	foreach(cell, parents)
+		UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
+	return true;
+}
+
+bool
 leaf_begin_writing(ApplyLeaf *leaf)
 {
 	MemoryContext caller;
 	EState	   *estate;
 
 	if (leaf->writing)
-		return;
+		return true;
 	caller = MemoryContextSwitchTo(leaf->context);
 	estate = CreateExecutorState();
 	init_range_table(estate, leaf);
 	leaf->result_relation = makeNode(ResultRelInfo);
 	InitResultRelInfo(leaf->result_relation, leaf->rel, 1, NULL, 0);
+	if (!prepare_partition_check(leaf, estate, leaf->result_relation))
+	{
+		FreeExecutorState(estate);
+		MemoryContextSwitchTo(caller);
+		return false;
+	}
 	set_result_relation_compat(estate, leaf->result_relation);
 	estate->es_output_cid = GetCurrentCommandId(true);
 	estate->es_snapshot = GetActiveSnapshot();
@@ -285,6 +332,7 @@ leaf_begin_writing(ApplyLeaf *leaf)
 	AfterTriggerBeginQuery();
 	leaf->writing = true;
 	MemoryContextSwitchTo(caller);
+	return true;
 }
 
 void

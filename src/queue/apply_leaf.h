@@ -107,8 +107,11 @@ typedef struct ApplyLeaf
  */
 extern LeafAccess leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id);
 
-/* Prepare for updates; AFTER triggers are collected from here to leaf_close. */
-extern void leaf_begin_writing(ApplyLeaf *leaf);
+/*
+ * Prepare for updates; AFTER triggers are collected from here to leaf_close.
+ * False when a parent that is needed for that is locked by somebody.
+ */
+extern bool leaf_begin_writing(ApplyLeaf *leaf);
 
 /* Take a newer snapshot, in which also our own commands show. */
 extern void leaf_refresh_snapshot(ApplyLeaf *leaf);

@@ -204,7 +204,8 @@ find_and_write(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
 			return APPLY_GONE;
 		if (is_written(leaf, row))
 			return APPLY_DONE;
-		leaf_begin_writing(leaf);
+		if (!leaf_begin_writing(leaf))
+			return APPLY_LOCKED;
 		switch (lock_row(leaf))
 		{
 			case ROW_LOCKED:

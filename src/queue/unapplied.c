@@ -481,15 +481,23 @@ publish_next(DbState *db, bool more_due, MemoryContext context)
 int
 unapplied_run(DbState *db, int max)
 {
+	/* for the life of the process: nothing is left behind after an error */
+	static MemoryContext run_context = NULL;
 	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(caller, "settlement unapplied",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context;
 	TimestampTz start = GetCurrentTimestamp();
-	int64	   *ids = palloc(Max(max, 1) * sizeof(int64));
+	int64	   *ids;
 	int			done = 0;
 	int			tried = 0;
 	int			n;
 
+	if (run_context == NULL)
+		run_context = AllocSetContextCreate(TopMemoryContext, "settlement unapplied",
+											ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(run_context);
+	context = AllocSetContextCreate(run_context, "settlement unapplied row",
+									ALLOCSET_DEFAULT_SIZES);
+	ids = MemoryContextAlloc(run_context, Max(max, 1) * sizeof(int64));
 	n = find_due_rows(ids, max, context);
 	while (tried < n &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), RUN_MS))
@@ -500,7 +508,5 @@ unapplied_run(DbState *db, int max)
 	if (db != NULL)
 		publish_next(db, tried < n || (n == max && done > 0), context);
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(context);
-	pfree(ids);
 	return done;
 }

@@ -1,0 +1,78 @@
+-- What a worker does with outcomes that could not be written to the trade row.
+-- Not in one transaction: the worker has to see it.
+SET client_min_messages = error;
+SELECT no_plan();
+
+CREATE TABLE unapplied_trades (id bigint PRIMARY KEY, symbol text, buyer_id text, seller_id text,
+    buy_order_id text, sell_order_id text, price numeric, quantity numeric, buyer_fee numeric, seller_fee numeric);
+SELECT settlement.attach('unapplied_trades');
+SELECT attached_id AS id FROM settlement.attached WHERE relid = 'unapplied_trades'::regclass \gset
+INSERT INTO unapplied_trades SELECT i, 'BTC-USDT', 'b', 's', 'bo', 'so', 1, 1, 0, 0 FROM generate_series(1, 5) i;
+DELETE FROM settlement.queue WHERE attached_id = :id;
+
+CREATE FUNCTION raise_for_2() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id = 2 THEN
+        RAISE EXCEPTION 'not trade 2';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER raise_for_2 BEFORE UPDATE ON unapplied_trades FOR EACH ROW EXECUTE FUNCTION raise_for_2();
+
+-- Wait until a condition holds, at most 10 s.
+CREATE FUNCTION wait_until(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    holds boolean;
+BEGIN
+    FOR i IN 1 .. 500 LOOP
+        EXECUTE 'SELECT ' || condition INTO holds;
+        EXIT WHEN holds;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+    RETURN holds;
+END $$;
+
+CREATE FUNCTION wait_for(attached integer, trade text, status text, attempts integer DEFAULT 1, failures integer DEFAULT 0)
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO settlement.unapplied (attached_id, leaf, trade_id, status, settlement_id, settled_at, attempts, failures)
+    VALUES (attached, 'unapplied_trades', trade, status, 'wallet-' || trade, '2024-05-06Z', attempts, failures);
+$$;
+
+BEGIN;
+SELECT wait_for(:id, '2', 'SETTLED'), wait_for(:id, '1', 'SETTLED');
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_trades WHERE id = 1 AND settlement_status = 'SETTLED'
+    AND settlement_id = 'wallet-1' AND settled_at = '2024-05-06Z')$$), 'a worker writes a waiting outcome');
+SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '1')$$), 'which then waits no more');
+SELECT ok(wait_until($$EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '2' AND failures > 1)$$),
+    'one that fails is tried again and again');
+SELECT results_eq($$SELECT last_failure, last_failed_at > recorded_at, next_apply_at > last_failed_at FROM settlement.unapplied WHERE trade_id = '2'$$,
+    $$VALUES ('not trade 2', true, true)$$, 'and says why');
+DROP TRIGGER raise_for_2 ON unapplied_trades;
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_trades WHERE id = 2 AND settlement_status = 'SETTLED')$$),
+    'until the cause is gone');
+
+BEGIN;
+SELECT wait_for(:id, '3', 'PENDING', 3), wait_for(:id, '3', 'FAILED', 3), wait_for(:id, '3', 'UNKNOWN', 3);
+SELECT wait_for(:id, '4', 'SETTLED', 1), wait_for(:id, '4', 'FAILED', 5);
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id IN ('3', '4'))$$), 'several outcomes of one trade are written');
+SELECT is((SELECT settlement_status FROM unapplied_trades WHERE id = 3), 'UNKNOWN', 'the newest one stays');
+SELECT is((SELECT settlement_status FROM unapplied_trades WHERE id = 4), 'SETTLED', 'but a settlement outlives all others');
+
+BEGIN;
+SELECT wait_for(:id, '77', 'SETTLED', 1, 7);
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '77')$$), 'an outcome whose row is gone is given up in the end');
+SELECT results_eq(format($$SELECT kind, details ->> 'leaf', details ->> 'status', details ->> 'settlement_id'
+    FROM settlement.discrepancies WHERE attached_id = %s$$, :id),
+    $$VALUES ('trade_row_gone', 'public.unapplied_trades', 'SETTLED', 'wallet-77')$$, 'and stays visible as a discrepancy');
+
+DELETE FROM settlement.discrepancies WHERE attached_id = :id;
+SELECT settlement.detach('unapplied_trades');
+DROP TABLE unapplied_trades;
+DROP FUNCTION raise_for_2(), wait_until(text), wait_for(integer, text, text, integer, integer);
+SELECT * FROM finish();
