@@ -207,8 +207,8 @@ typedef struct SettlementShared
 	PGPROC	   *launcher_proc;
 	Oid			probe_database; /* a probe is at work in it */
 	bool		databases_full; /* a database found no entry */
-	int			register_failures;	/* background workers in a row that found no
-									 * process; 0 = the last one did */
+	int			register_failures;	/* times in a row that no background worker
+									 * process was free; 0 = none is missing */
 	pg_atomic_uint64 next_token;	/* claims */
 	pg_atomic_uint32 launcher_work; /* something for the launcher to look at */
 	DbState		databases[MAX_DATABASES];

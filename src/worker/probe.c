@@ -31,7 +31,6 @@
 
 /* ----------------------------------------------------------- the launcher */
 
-static ProcessKind probe_kind = {"settlement probe", "settlement_probe_main", false};
 static BackgroundWorkerHandle *probe_handle = NULL;
 static TimestampTz probe_started_at;
 static bool probe_terminated;
@@ -74,7 +73,7 @@ probe_start(Oid database, TimestampTz now)
 
 	Assert(probe_handle == NULL);
 	set_probe_database(database);
-	probe_handle = process_start(&probe_kind, ObjectIdGetDatum(database), NULL, 0);
+	probe_handle = process_start(PROCESS_PROBE, ObjectIdGetDatum(database), NULL, 0);
 	if (probe_handle == NULL)
 		set_probe_database(InvalidOid);
 	probe_started_at = now;

@@ -7,19 +7,22 @@
 
 #include "postmaster/bgworker.h"
 
-typedef struct ProcessKind
+typedef enum ProcessKind
 {
-	const char *type;			/* as pg_stat_activity shows it */
-	const char *function;		/* its entry point in this library */
-	bool		warned;			/* that there is no process for it */
+	PROCESS_PROBE = 0,
+	PROCESS_WORKER,
+	N_PROCESS_KINDS
 } ProcessKind;
 
 /*
  * Register a background worker that is never restarted and whose start and end
- * wake this process.  NULL when max_worker_processes are in use: warned of once
- * until it works again, and counted for doctor().
+ * wake this process.  NULL when max_worker_processes are in use: counted for
+ * doctor(), and warned of now and then.
  */
-extern BackgroundWorkerHandle *process_start(ProcessKind *kind, Datum arg,
+extern BackgroundWorkerHandle *process_start(ProcessKind kind, Datum arg,
 											 const void *extra, Size extra_len);
+
+/* No process of this kind is missing any more. */
+extern void process_suffices(ProcessKind kind);
 
 #endif

@@ -36,7 +36,6 @@ typedef struct Plan
 	TimestampTz start_after;
 } Plan;
 
-static ProcessKind worker_kind = {"settlement worker", "settlement_worker_main", false};
 static Start *starts = NULL;
 
 /* ------------------------------------------------- workers that come not up */
@@ -199,7 +198,7 @@ start_worker(DbState *db, bool *no_process)
 		pfree(start->handle);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	start->generation = args.generation;
-	start->handle = process_start(&worker_kind, Int32GetDatum(slot),
+	start->handle = process_start(PROCESS_WORKER, Int32GetDatum(slot),
 								  &args, sizeof(args));
 	MemoryContextSwitchTo(old);
 	if (start->handle == NULL)
@@ -240,5 +239,8 @@ workforce_adjust(const bool allowed[MAX_DATABASES], TimestampTz now)
 			   start_worker(&settlement_shared->databases[i], &no_process))
 			plan->live++;
 	}
-	return no_process ? Min(wait, REGISTER_RETRY_MS) : wait;
+	if (no_process)
+		return Min(wait, REGISTER_RETRY_MS);
+	process_suffices(PROCESS_WORKER);
+	return wait;
 }
