@@ -546,7 +546,7 @@ BEGIN
             || '{"status": "UNKNOWN"}',
         dry_run, max, per_second, true, reason);
 END $$;
-COMMENT ON FUNCTION settlement.resolve_where(text, text, integer, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text) IS 'Ask the wallet what became of the UNKNOWN dead letters that a filter names, and record what it says.  By default only say what matches (dry_run => false acts).';
+COMMENT ON FUNCTION settlement.resolve_where(text, text, integer, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text) IS 'Ask the wallet what became of the UNKNOWN dead letters that a filter names, and record what it says; what it does not know is sent again under the same key, or, past settlement.idempotency_window, waits in deferred.  By default only say what matches (dry_run => false acts).';
 
 CREATE FUNCTION settlement.dlq_purge(trade_id text DEFAULT NULL, class text DEFAULT NULL,
     code text DEFAULT NULL, http_status integer DEFAULT NULL, symbol text DEFAULT NULL,
@@ -721,7 +721,7 @@ BEGIN
         IF result <> 'needs_lookup' THEN
             PERFORM settlement._raise_not_redriven(lookup.trade_id, result);
         END IF;
-        RETURN 'the wallet will be asked; while it does not know the key, the trade stays in settlement.deferred or is sent again under the same key';
+        RETURN 'the wallet will be asked; if it does not know the key, the trade is sent again under the same key, or, past settlement.idempotency_window, waits in settlement.deferred';
     END IF;
 
     -- A paused one is asked about when its pause ends.
@@ -738,7 +738,7 @@ BEGIN
     PERFORM settlement._audit('lookup', attached, lookup.trade_id, NULL, n, NULL);
     RETURN 'the wallet will be asked before anything is sent again';
 END $$;
-COMMENT ON FUNCTION settlement.lookup(text, regclass) IS 'Let a worker ask the wallet what became of a trade that is UNKNOWN or waits, and record what it says.';
+COMMENT ON FUNCTION settlement.lookup(text, regclass) IS 'Let a worker ask the wallet what became of a trade that is UNKNOWN or waits, and record what it says; as settlement.resolve_where() for one trade.';
 
 -- ---------------------------------------------------------------- summary
 

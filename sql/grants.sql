@@ -10,7 +10,7 @@ DECLARE
     look CONSTANT name[] := '{_database_state,_workers,_flights,_counters,_durations,_sizes,_metrics,
         prometheus,doctor,_doctor_server,_doctor_wallet,_doctor_workers,_doctor_tables,_doctor_trades}';
     act CONSTANT name[] := '{redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
-        resume,wait_paused,drain,_undrained,breaker_open,breaker_close,rescan,restart_worker,
+        resume,wait_paused,drain,_undrained,_in_transaction_block,breaker_open,breaker_close,rescan,restart_worker,
         explain,_explain,timeline,_timeline,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';
     object regclass;
     routine regprocedure;

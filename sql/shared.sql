@@ -71,6 +71,10 @@ CREATE FUNCTION settlement._wait_paused(timeout_ms integer, OUT acknowledged boo
     AS 'MODULE_PATHNAME', 'settlement_wait_paused' LANGUAGE c VOLATILE STRICT ROWS 1;
 COMMENT ON FUNCTION settlement._wait_paused(integer) IS 'Internal: wait until every worker has acted upon the pauses.';
 
+CREATE FUNCTION settlement._in_transaction_block() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_in_transaction_block' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._in_transaction_block() IS 'Internal: is this inside BEGIN and COMMIT?';
+
 CREATE FUNCTION settlement._force_breaker(open boolean) RETURNS void
     AS 'MODULE_PATHNAME', 'settlement_force_breaker' LANGUAGE c VOLATILE STRICT;
 COMMENT ON FUNCTION settlement._force_breaker(boolean) IS 'Internal: open the circuit breaker until it is closed by hand, or close it.';

@@ -90,17 +90,17 @@ BEGIN
     -- By the indexes: either table may hold many dead rows.
     drained := NOT EXISTS (SELECT FROM settlement.queue q WHERE q.id >= 0)
         AND NOT EXISTS (SELECT FROM settlement.deferred d WHERE d.id >= 0
-                        AND d.reason IN ('retry', 'pending', 'recovered'));
+                        AND (d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp()));
     IF drained THEN
         RETURN;
     END IF;
     SELECT s.state, s.ready + s.in_flight INTO state, queued FROM settlement.status s;
     SELECT count(*) INTO waiting
     FROM (SELECT FROM settlement.deferred d
-          WHERE d.reason IN ('retry', 'pending', 'recovered') LIMIT 10000) d;
+          WHERE d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp() LIMIT 10000) d;
     summary := format('%s queued or in flight, %s to be retried; state: %s', queued, waiting, state);
 END $$;
-COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight or to be retried?';
+COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight, due or to be retried?';
 
 -- No SET clause and not SECURITY DEFINER: a procedure that has either cannot
 -- commit.  Hence everything in it is qualified.
@@ -110,6 +110,11 @@ DECLARE
     deadline CONSTANT timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) timeout;
     summary text;
 BEGIN
+    IF settlement._in_transaction_block() THEN
+        RAISE EXCEPTION 'settlement.drain() cannot run inside a transaction block'
+            USING ERRCODE = 'active_sql_transaction',
+                  HINT = 'It commits between its looks, so as to hold no snapshot while it waits.';
+    END IF;
     LOOP
         SELECT u.drained, u.summary INTO drained, summary FROM settlement._undrained() u;
         COMMIT;

@@ -29,6 +29,7 @@ PG_FUNCTION_INFO_V1(settlement_force_breaker);
 PG_FUNCTION_INFO_V1(settlement_sweep_all);
 PG_FUNCTION_INFO_V1(settlement_stop_worker);
 PG_FUNCTION_INFO_V1(settlement_wait_paused);
+PG_FUNCTION_INFO_V1(settlement_in_transaction_block);
 PG_FUNCTION_INFO_V1(settlement_announce_pauses);
 PG_FUNCTION_INFO_V1(settlement_announce_work);
 
@@ -165,6 +166,13 @@ settlement_wait_paused(PG_FUNCTION_ARGS)
 	value[1] = Int32GetDatum(in_flight);
 	rows_put(&sink, value, null);
 	return (Datum) 0;
+}
+
+/* Has the user begun a transaction block?  Then a procedure cannot commit. */
+Datum
+settlement_in_transaction_block(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(IsTransactionBlock());
 }
 
 /* This transaction changed settlement.pauses. */
