@@ -25,7 +25,6 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -34,6 +33,7 @@
 
 #include "pgver.h"
 #include "queue/announce.h"
+#include "queue/housekeeping.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "worker/ddl_hook.h"
@@ -88,51 +88,23 @@ before_alter_database(AlterDatabaseStmt *stmt)
 
 /* --------------------------------------------------------------- extension */
 
-static int64
-count_of(int column)
-{
-	bool		isnull;
-
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-									   column, &isnull));
-}
-
 /*
- * Refuse the drop while trades would be lost.  The tables are locked first, as
- * the drop does in any case, so that none comes in between.
+ * Refuse the drop while trades would be lost.  The tables are locked for the
+ * count, as the drop does in any case.
  */
 static void
 refuse_while_unsettled(void)
 {
-	int64		queued;
-	int64		deferred;
-	int64		unapplied;
-	int64		unknown;
+	Unsettled	n;
 
-	SPI_connect();
-	if (SPI_execute("LOCK TABLE settlement.queue, settlement.deferred, "
-					"settlement.dlq, settlement.unapplied IN ACCESS EXCLUSIVE MODE",
-					false, 0) < 0 ||
-		SPI_execute("SELECT (SELECT pg_catalog.count(*) FROM settlement.queue), "
-					"(SELECT pg_catalog.count(*) FROM settlement.deferred), "
-					"(SELECT pg_catalog.count(*) FROM settlement.unapplied), "
-					"(SELECT pg_catalog.count(*) FROM settlement.dlq "
-					"WHERE status OPERATOR(pg_catalog.=) 'UNKNOWN')",
-					false, 1) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not count the trades that are not settled");
-	queued = count_of(1);
-	deferred = count_of(2);
-	unapplied = count_of(3);
-	unknown = count_of(4);
-	SPI_finish();
-
-	if (queued + deferred + unapplied + unknown > 0)
+	count_unsettled(&n);
+	if (n.queued + n.deferred + n.unapplied + n.unknown > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot drop extension \"%s\" because trades are not settled", EXTENSION),
 				 errdetail("Queued: %lld, deferred: %lld, not applied to the trade row: %lld, dead-lettered as UNKNOWN: %lld.",
-						   (long long) queued, (long long) deferred,
-						   (long long) unapplied, (long long) unknown),
+						   (long long) n.queued, (long long) n.deferred,
+						   (long long) n.unapplied, (long long) n.unknown),
 				 errhint("Detach the tables, wait until the rest is settled and resolve the unknown ones, or set settlement.force_drop to discard them.")));
 }
 
