@@ -39,6 +39,7 @@ pauses_refresh(DbState *db)
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "settlement pauses",
 										ALLOCSET_SMALL_SIZES);
+	SPI_connect();
 	statement_run(&read_pauses, NULL);
 
 	n_pauses = 0;
@@ -54,6 +55,7 @@ pauses_refresh(DbState *db)
 	}
 	n_pauses = SPI_processed;
 	MemoryContextSwitchTo(old);
+	SPI_finish();
 	version = current;
 }
 

@@ -9,7 +9,7 @@
 
 #include "shared/shmem.h"
 
-/* Read settlement.pauses if it changed; in a transaction with SPI connected. */
+/* Read settlement.pauses if it changed; in a transaction. */
 extern void pauses_refresh(DbState *db);
 
 /* The version that was read last; equals db->pauses_version when current. */

@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
@@ -129,16 +128,6 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 	}
 }
 
-static void
-refresh_pauses(Worker *w)
-{
-	if (pauses_version() == pg_atomic_read_u64(&w->db->pauses_version))
-		return;
-	SPI_connect();
-	pauses_refresh(w->db);
-	SPI_finish();
-}
-
 /*
  * A turn that took as long as a takeover waits for may have lost its claim: ask
  * before anything is sent.
@@ -229,7 +218,7 @@ turn_run(Worker *w)
 
 	session_begin();
 	MemoryContextSwitchTo(w->turn_context);
-	refresh_pauses(w);
+	pauses_refresh(w->db);
 	finish_part(w, &w->turn);
 	due_part(w, &w->turn, start);
 	claim_part(w, &w->turn, start);

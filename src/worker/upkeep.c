@@ -9,16 +9,13 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
-#include "queue/statement.h"
 #include "queue/unapplied.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
@@ -29,35 +26,7 @@
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
 
-static Statement extension_version = {
-	"SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'settlement'", 0
-};
-
-static Statement delete_old_attempts = {
-	"DELETE FROM settlement.attempts WHERE ctid = ANY (ARRAY("
-	"SELECT ctid FROM settlement.attempts WHERE at < $1 LIMIT $2))",
-	2, {TIMESTAMPTZOID, INT4OID}
-};
-
 /* ------------------------------------------------------ may we send at all */
-
-static bool
-versions_agree(void)
-{
-	bool		agree = false;
-
-	SPI_connect();
-	statement_run(&extension_version, NULL);
-	if (SPI_processed == 1)
-	{
-		bool		isnull;
-		char	   *version = TextDatumGetCString(result_value(0, 1, &isnull));
-
-		agree = strcmp(version, SETTLEMENT_VERSION) == 0;
-	}
-	SPI_finish();
-	return agree;
-}
 
 static SendState
 database_state(Worker *w)
@@ -280,19 +249,14 @@ recover_workers(Worker *w, TimestampTz now)
 /* ------------------------------------------------------------- retention */
 
 static void
-forget_attempts(Worker *w, TimestampTz now)
+retain_attempts(Worker *w, TimestampTz now)
 {
-	Datum		values[2];
-
 	if (!TimestampDifferenceExceeds(w->retention_at, now, RETENTION_MS))
 		return;
 	w->retention_at = now;
 	session_begin();
-	SPI_connect();
-	values[0] = TimestampTzGetDatum(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC);
-	values[1] = Int32GetDatum(RETENTION_BATCH);
-	statement_run(&delete_old_attempts, values);
-	SPI_finish();
+	forget_attempts(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC,
+					RETENTION_BATCH);
 	session_commit();
 }
 
@@ -308,7 +272,7 @@ upkeep(Worker *w, TimestampTz now)
 		!RecoveryInProgress())
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)
-		forget_attempts(w, now);
+		retain_attempts(w, now);
 }
 
 void

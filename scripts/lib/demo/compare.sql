@@ -71,10 +71,10 @@ FULL JOIN (SELECT account, currency, sum(amount) AS amount FROM tape.expected GR
 
 CREATE VIEW tape.balances_by_currency AS
 SELECT currency, count(*) AS accounts,
-       trim_scale(sum(greatest(wallet, 0))) AS "gained, says the wallet",
-       trim_scale(sum(greatest(database, 0))) AS "gained, says the database",
-       trim_scale(sum(wallet)) AS "sum, wallet", trim_scale(sum(database)) AS "sum, database",
-       count(*) FILTER (WHERE wallet IS DISTINCT FROM database) AS "accounts that differ"
+       trim_scale(sum(greatest(wallet, 0))) AS "gained (wallet)",
+       trim_scale(sum(greatest(database, 0))) AS "gained (database)",
+       trim_scale(sum(wallet)) AS "net (wallet)", trim_scale(sum(database)) AS "net (database)",
+       count(*) FILTER (WHERE wallet IS DISTINCT FROM database) AS differ
 FROM tape.balances GROUP BY currency ORDER BY currency;
 
 -- Lost: a trade of the tape that is not in the table, that is neither settled
