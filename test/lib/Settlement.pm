@@ -113,6 +113,18 @@ sub engine
 	return $self->sql($sql, extra_params => [ '-U', 'engine' ]);
 }
 
+# The answer of a server that is down: single-user mode starts no worker.
+sub sql_of_stopped
+{
+	my ($self, $sql, $expected, $name) = @_;
+	my ($out, $err);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$sql =~ s/\n/ /g;
+	IPC::Run::run([ 'postgres', '--single', '-D', $self->node->data_dir, 'postgres' ], '<', \"$sql\n", '>', \$out, '2>', \$err)
+		or die "single-user mode: $err";
+	is(join('|', $out =~ /= "(.*?)"/g), $expected, $name);
+}
+
 # A session that stays open.
 sub session { return $_[0]->node->background_psql('postgres', on_error_die => 1) }
 
