@@ -77,6 +77,20 @@ present_attempts(ApplyLeaf *leaf)
 	}
 }
 
+/* Does the row give this reason already?  A new one may come by hand. */
+static bool
+same_error(ApplyLeaf *leaf, const ApplyRow *row)
+{
+	char	   *error;
+
+	if (leaf->error.attno == 0)
+		return true;
+	error = present_text(leaf, &leaf->error);
+	if (error == NULL || row->error == NULL)
+		return error == NULL && row->error == NULL;
+	return strcmp(error, row->error) == 0;
+}
+
 /*
  * Does the row say this already, or something that is newer?  Outcomes may
  * arrive late (settlement.unapplied), so: only REVERSED leaves SETTLED, nothing
@@ -101,7 +115,7 @@ is_written(ApplyLeaf *leaf, const ApplyRow *row)
 	if (strcmp(status, row->status) != 0)
 		return false;
 	if (row->settlement_id == NULL)
-		return true;
+		return same_error(leaf, row);
 	settlement_id = present_text(leaf, &leaf->settlement_id);
 	return settlement_id != NULL && strcmp(settlement_id, row->settlement_id) == 0;
 }

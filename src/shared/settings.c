@@ -88,7 +88,8 @@ check_wallet_url(char **newval, void **extra, GucSource source)
 	why = wallet_check_url(*newval);
 	if (why == NULL)
 		return true;
-	/* Not the value itself: it may hold a password. */
+	/* Not the value itself, as the usual message would: it may hold a password. */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "settlement.wallet_url");
 	GUC_check_errdetail("The URL cannot be used: %s.", why);
 	return false;
 }

@@ -21,7 +21,6 @@
 #include "worker/slots.h"
 #include "worker/worker.h"
 
-#define STATE_CHECK_MS		1000
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
@@ -99,10 +98,13 @@ check_state(Worker *w, TimestampTz now)
 	/* a new client only when the old one has nothing in flight */
 	if (w->reconfigure && w->pool->n_used > 0)
 		return;
-	/* an idle database in good order is looked at seldom, all others often */
+	/*
+	 * An idle database in good order is looked at seldom, all others often, and
+	 * at once when somebody asked for it (SEND_STARTING).
+	 */
 	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled)
 		return;
-	if (!w->reconfigure && w->state_checked_at != 0 &&
+	if (!w->reconfigure && before != SEND_STARTING && w->state_checked_at != 0 &&
 		!TimestampDifferenceExceeds(w->state_checked_at, now, STATE_CHECK_MS))
 		return;
 	w->state_checked_at = now;

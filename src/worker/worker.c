@@ -136,8 +136,10 @@ wait_time(Worker *w, TimestampTz now)
 	if (w->retry_turn_at > now)
 		return Min(timeout, ms_until(now, w->retry_turn_at));
 	timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_apply)));
-	if (w->stopping || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+	if (w->stopping)
 		return timeout;
+	if (w->client == NULL || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+		return Min(timeout, STATE_CHECK_MS);
 
 	sender_ms = sender_wait_ms(w, now);
 	if (sender_ms > 0)

@@ -27,6 +27,9 @@
  * its claims over. */
 #define TAKEOVER_GRACE_MS	10000
 
+/* While a database may not send, how often a worker looks whether it may now. */
+#define STATE_CHECK_MS		1000
+
 /* The transaction under way; survives an error, so that it can be undone. */
 typedef struct Turn
 {

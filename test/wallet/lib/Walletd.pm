@@ -50,7 +50,7 @@ sub start
 	my $self = bless {
 		directory => tempdir('walletd-test.XXXXXX', TMPDIR => 1, CLEANUP => 1),
 		args => $options{args} // [],
-		listen => '127.0.0.1:0',
+		listen => $options{listen} // '127.0.0.1:0',
 		scheme => $options{scheme} // 'http',
 		headers => $options{headers} // {},
 	}, $class;
