@@ -21,9 +21,6 @@
 #define BODY_MAX		65536
 #define PATH_MAX_LEN	256
 
-/* Settlement ids remembered, a power of two. */
-#define SEEN_IDS		4096
-
 typedef struct Attempt
 {
 	HttpExchange *exchange;		/* made once, used again */
@@ -38,13 +35,6 @@ typedef struct Attempt
 	struct Attempt *next_failed;
 } Attempt;
 
-/* Which key a settlement id belongs to, by hash; an old one is overwritten. */
-typedef struct SeenId
-{
-	uint64_t	id;
-	uint64_t	key;
-} SeenId;
-
 struct WalletClient
 {
 	const WalletAdapter *adapter;
@@ -58,7 +48,6 @@ struct WalletClient
 	Attempt    *failed;			/* could not start; first in, first out */
 	Attempt   **failed_end;
 	Attempt    *reported;		/* whose result the caller is reading */
-	SeenId	   *seen;
 	WalletResult result;
 };
 
@@ -131,15 +120,13 @@ client_fill(WalletClient *client, const WalletConfig *config)
 	client->failed_end = &client->failed;
 	client->attempts = calloc(n, sizeof *client->attempts);
 	client->free_attempts = calloc(n, sizeof(Attempt *));
-	client->seen = calloc(SEEN_IDS, sizeof *client->seen);
 	if (is_set(config->authorization))
 	{
 		client->secret = strdup(config->authorization);
 		if (client->secret == NULL)
 			return false;
 	}
-	if (client->attempts == NULL || client->free_attempts == NULL ||
-		client->seen == NULL)
+	if (client->attempts == NULL || client->free_attempts == NULL)
 		return false;
 	for (size_t i = n; i > 0; i--)
 		client->free_attempts[client->n_free++] = &client->attempts[i - 1];
@@ -200,7 +187,6 @@ wallet_client_destroy(WalletClient *client)
 	free(client->secret);
 	free(client->attempts);
 	free(client->free_attempts);
-	free(client->seen);
 	free(client);
 }
 
@@ -372,24 +358,6 @@ wallet_client_run(WalletClient *client)
 
 /* ---- results ---- */
 
-/*
- * A settlement id belongs to one key.  The same id for another key is a reply
- * that was sent twice and read as the answer to the next request.
- */
-static bool
-belongs_to_another(WalletClient *client, const char *settlement_id, const char *key)
-{
-	uint64_t	id = trade_hash(settlement_id);
-	uint64_t	owner = trade_hash(key);
-	SeenId	   *seen = &client->seen[id & (SEEN_IDS - 1)];
-
-	if (seen->id == id)
-		return seen->key != owner;
-	seen->id = id;
-	seen->key = owner;
-	return false;
-}
-
 static void
 read_reply(WalletClient *client, Attempt *a, const HttpReply *reply)
 {
@@ -404,9 +372,6 @@ read_reply(WalletClient *client, Attempt *a, const HttpReply *reply)
 	};
 
 	client->adapter->read_reply(&context, result);
-	if (result->facts.has_settlement_id &&
-		belongs_to_another(client, result->settlement_id, a->key))
-		result->facts.echo_mismatch = true;
 	if (result->facts.echo_mismatch)
 		http_distrust_connection(a->exchange);
 }
