@@ -10,10 +10,17 @@
  */
 #include "database.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION	1
+#define LOCK_TRIES		40
+#define LOCK_TRY_US		50000
 
 static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS accounts ("
@@ -103,13 +110,48 @@ set_up_schema(Database *database, char *err, size_t errlen)
 	return false;
 }
 
+/*
+ * A lock on a file beside the database, because SQLite's own locks on it would
+ * be dropped by our closing a descriptor of it.  The kernel drops this one when
+ * the process ends, however it ends.  A predecessor that is just ending gets a
+ * moment to do so.
+ */
+static bool
+take_lock(Database *database, char *err, size_t errlen)
+{
+	char	   *path;
+	bool		ok;
+
+	if (database->in_memory)
+		return true;
+	if (asprintf(&path, "%s-lock", database->path) < 0)
+		return false;
+	database->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ok = database->lock_fd != -1;
+	for (int i = 0; ok && flock(database->lock_fd, LOCK_EX | LOCK_NB) != 0; i++)
+	{
+		ok = errno == EWOULDBLOCK && i < LOCK_TRIES;
+		if (ok)
+			usleep(LOCK_TRY_US);
+	}
+	if (!ok && database->lock_fd != -1 && errno == EWOULDBLOCK)
+		snprintf(err, errlen, "\"%s\" is in use by another walletd", database->path);
+	else if (!ok)
+		snprintf(err, errlen, "could not open \"%s\": %s", path, strerror(errno));
+	free(path);
+	return ok;
+}
+
 bool
 database_open(Database *database, const char *path, bool sync_full,
 			  char *err, size_t errlen)
 {
 	int			flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
 
-	*database = (Database) {.path = path, .in_memory = strcmp(path, ":memory:") == 0};
+	*database = (Database) {.path = path, .in_memory = strcmp(path, ":memory:") == 0,
+		.lock_fd = -1};
+	if (!take_lock(database, err, errlen))
+		return false;
 	if (sqlite3_open_v2(path, &database->handle, flags, NULL) != SQLITE_OK)
 	{
 		snprintf(err, errlen, "could not open \"%s\": %s", path,
@@ -152,12 +194,14 @@ database_close(Database *database)
 {
 	sqlite3_stmt *statement;
 
-	if (database->handle == NULL)
-		return;
-	while ((statement = sqlite3_next_stmt(database->handle, NULL)) != NULL)
+	while (database->handle != NULL &&
+		   (statement = sqlite3_next_stmt(database->handle, NULL)) != NULL)
 		sqlite3_finalize(statement);
 	sqlite3_close(database->handle);
 	database->handle = NULL;
+	if (database->lock_fd != -1)
+		close(database->lock_fd);
+	database->lock_fd = -1;
 }
 
 bool

@@ -4,7 +4,8 @@
  *
  * All of the ledger is in here and nowhere else in memory, so a transaction
  * that is rolled back leaves nothing to undo.  One connection, one thread; the
- * audit opens a connection of its own.
+ * audit opens a connection of its own.  One process: a second one on the same
+ * file is refused, since each numbers transfers and remembers the epoch by itself.
  */
 #ifndef WALLET_DATABASE_H
 #define WALLET_DATABASE_H
@@ -19,6 +20,7 @@ typedef struct Database
 	sqlite3    *handle;
 	const char *path;			/* not owned */
 	bool		in_memory;
+	int			lock_fd;		/* held for life; -1: in memory */
 	sqlite3_stmt *begin;
 	sqlite3_stmt *commit;
 	sqlite3_stmt *rollback;

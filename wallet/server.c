@@ -134,7 +134,7 @@ server_open(Server *server, const Options *options)
 	char		err[300];
 
 	*server = (Server) {.options = options, .signal_fd = -1, .wake_pipe = {-1, -1},
-		.listener = {.fd = -1}};
+		.listener = {.fd = -1}, .database = {.lock_fd = -1}};
 	raise_file_limit();
 	if (!log_open(&server->log, options->log))
 	{

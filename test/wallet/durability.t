@@ -64,5 +64,7 @@ is($wallet->stop, 0, 'ends_cleanly');
 $wallet->launch;
 is(scalar(grep { $wallet->look_up($_)->{content} ne $answered{$_} } (keys %answered)[0 .. 50]), 0,
 	'nor_is_anything_lost_by_a_clean_end');
+my $binary = $ENV{WALLETD} // Walletd::root() . '/wallet/walletd';
+like(`'$binary' --db '$wallet->{db}' --listen 127.0.0.1:0 2>&1`, qr/in use by another walletd/, 'a_second_one_on_the_same_ledger_is_refused');
 is($wallet->stop, 0, 'ends_cleanly_again');
 done_testing;
