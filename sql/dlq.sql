@@ -127,11 +127,12 @@ COMMENT ON FUNCTION settlement._apply_pending(settlement.dlq) IS 'Internal: set 
 CREATE FUNCTION settlement._lock_dead(dlq_id bigint, OUT trade settlement.dlq, OUT ids bigint[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    one record;
     facts record;
 BEGIN
-    WITH one AS (SELECT d.attached_id, d.trade_id FROM settlement.dlq d WHERE d.id = dlq_id),
-         locked AS (SELECT d.* FROM settlement.dlq d
-                    WHERE d.id = dlq_id OR (d.attached_id, d.trade_id) IN (SELECT * FROM one)
+    SELECT d.attached_id, d.trade_id INTO one FROM settlement.dlq d WHERE d.id = dlq_id;
+    WITH locked AS (SELECT d.* FROM settlement.dlq d
+                    WHERE d.attached_id = one.attached_id AND d.trade_id = one.trade_id
                     ORDER BY d.id FOR UPDATE),
          latest AS (SELECT * FROM locked l WHERE l.generation = (SELECT max(generation) FROM locked))
     SELECT (SELECT array_agg(l.id) FROM locked l) AS ids,
@@ -266,13 +267,14 @@ DECLARE
     result text;
     forgotten timestamptz := clock_timestamp() - settlement._setting('idempotency_window')::interval;
 BEGIN
+    IF EXISTS (SELECT FROM settlement.dlq d WHERE d.id = dlq_id AND d.trade_id IS NULL) THEN
+        RETURN 'invalid';
+    END IF;
     SELECT * INTO locked FROM settlement._lock_dead(dlq_id);
     trade := locked.trade;
     ids := locked.ids;
     IF ids IS NULL THEN
         RETURN 'moved';
-    ELSIF trade.trade_id IS NULL THEN
-        RETURN 'invalid';
     END IF;
 
     -- An outcome not yet written to the trade row is overtaken by PENDING.

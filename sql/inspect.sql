@@ -6,7 +6,7 @@
 -- read the trade row with the caller's own privileges; what is in our tables
 -- they get from functions that run as the owner.
 
--- Sizes of the tables, exact up to 10000 rows and the statistics' estimate
+-- Sizes of the tables: exact up to 10000 rows, and the statistics' estimate
 -- beyond, so that asking stays cheap when there is trouble.  Each is the length
 -- of a bounded scan; what is rare and urgent (UNKNOWN) has its own index.
 CREATE FUNCTION settlement._sizes(OUT queue bigint, OUT deferred bigint, OUT needs_lookup bigint,
@@ -16,7 +16,14 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 DECLARE
     bound CONSTANT integer := 10000;
 BEGIN
-    SELECT count(*) INTO queue FROM (SELECT FROM settlement.queue LIMIT bound + 1) q;
+    -- Counted once after a server start, then kept up to date in shared memory.
+    queue := settlement._queue_depth();
+    IF queue IS NULL THEN
+        SELECT count(*) INTO queue FROM (SELECT FROM settlement.queue LIMIT bound + 1) q;
+        IF queue > bound THEN
+            SELECT greatest(queue, c.reltuples) INTO queue FROM pg_class c WHERE c.oid = 'settlement.queue'::regclass;
+        END IF;
+    END IF;
     SELECT count(*), count(*) FILTER (WHERE d.reason = 'needs_lookup'),
            count(*) FILTER (WHERE d.reason = 'paused')
     INTO deferred, needs_lookup, paused
@@ -27,11 +34,10 @@ BEGIN
     SELECT count(*), count(*) FILTER (WHERE u.failures > 0) INTO unapplied, unapplied_failing
     FROM (SELECT failures FROM settlement.unapplied LIMIT bound + 1) u;
 
-    SELECT CASE WHEN queue > bound THEN greatest(queue, max(c.reltuples) FILTER (WHERE c.relname = 'queue')) ELSE queue END,
-           CASE WHEN deferred > bound THEN greatest(deferred, max(c.reltuples) FILTER (WHERE c.relname = 'deferred')) ELSE deferred END,
+    SELECT CASE WHEN deferred > bound THEN greatest(deferred, max(c.reltuples) FILTER (WHERE c.relname = 'deferred')) ELSE deferred END,
            CASE WHEN dlq > bound THEN greatest(dlq, max(c.reltuples) FILTER (WHERE c.relname = 'dlq')) ELSE dlq END,
            CASE WHEN unapplied > bound THEN greatest(unapplied, max(c.reltuples) FILTER (WHERE c.relname = 'unapplied')) ELSE unapplied END
-    INTO queue, deferred, dlq, unapplied
+    INTO deferred, dlq, unapplied
     FROM pg_class c WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind = 'r';
 END $$;
 COMMENT ON FUNCTION settlement._sizes() IS 'Internal: rows in the state tables, exact up to 10000.';
@@ -48,7 +54,7 @@ SELECT CASE
            WHEN s.breaker <> 'closed' THEN 'breaker ' || s.breaker
            ELSE 'ok'
        END AS state,
-       greatest(coalesce(s.queue_depth, z.queue) - coalesce(s.in_flight, 0), 0) AS ready,
+       greatest(z.queue - coalesce(s.in_flight, 0), 0) AS ready,
        coalesce(s.in_flight, 0) AS in_flight,
        z.deferred, z.needs_lookup AS lookup, z.dlq, z.unknown, z.unapplied,
        (SELECT greatest(date_trunc('second', clock_timestamp() - q.enqueued_at), interval '0')

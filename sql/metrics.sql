@@ -54,7 +54,7 @@ BEGIN
             'Circuit breaker: 0 closed, 1 half open, 2 open.'),
         ('workers', coalesce(state.workers, 0), 'Workers that run.'),
         ('workers_wanted', coalesce(state.workers_wanted, 0), 'Workers that should run.'),
-        ('queue_depth', coalesce(state.queue_depth, size.queue), 'Trades that are ready or in flight.'),
+        ('queue_depth', size.queue, 'Trades that are ready or in flight.'),
         ('in_flight', coalesce(state.in_flight, 0), 'Trades in flight.'),
         ('oldest_ready_seconds',
             coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - q.enqueued_at), 0)::numeric

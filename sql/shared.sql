@@ -15,6 +15,10 @@ CREATE FUNCTION settlement._database_state(
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
+CREATE FUNCTION settlement._queue_depth() RETURNS bigint
+    AS 'MODULE_PATHNAME', 'settlement_queue_depth' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._queue_depth() IS 'Internal: rows in the queue, counted when that is not known yet; NULL when the library is not preloaded.';
+
 CREATE FUNCTION settlement._workers(
     OUT slot integer, OUT pid integer, OUT state text, OUT idle boolean, OUT stopping boolean,
     OUT in_flight integer, OUT heartbeat timestamptz, OUT settled bigint, OUT failed bigint,

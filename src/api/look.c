@@ -1,7 +1,8 @@
 /*
  * look.c
  *	  SQL functions that show shared memory: settlement._database_state(),
- *	  _workers(), _flights(), _library_version(), _wallet_url_problem().
+ *	  _queue_depth(), _workers(), _flights(), _library_version(),
+ *	  _wallet_url_problem().
  *
  * Reads only.  Everything is of the current database; without preload, or when
  * the table of databases is full, there are no rows.  Each lock of shmem.h is
@@ -17,11 +18,14 @@
 #include "pgver.h"
 #include "api/rows.h"
 #include "policy/outcome.h"
+#include "queue/announce.h"
+#include "queue/catalog.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
 
 PG_FUNCTION_INFO_V1(settlement_database_state);
+PG_FUNCTION_INFO_V1(settlement_queue_depth);
 PG_FUNCTION_INFO_V1(settlement_list_workers);
 PG_FUNCTION_INFO_V1(settlement_list_flights);
 PG_FUNCTION_INFO_V1(settlement_library_version);
@@ -173,6 +177,22 @@ settlement_database_state(PG_FUNCTION_ARGS)
 	row_set_time(&row, STATE_NEXT_DUE, pg_atomic_read_u64(&db->next_due));
 	rows_put(&sink, row.value, row.null);
 	return (Datum) 0;
+}
+
+/* Rows in the queue, counted once per server start; NULL without preload. */
+Datum
+settlement_queue_depth(PG_FUNCTION_ARGS)
+{
+	DbState    *db = shmem_my_database();
+	int64		depth;
+
+	if (db == NULL)
+		PG_RETURN_NULL();
+	if (pg_atomic_read_u32(&db->depth_known) != 0)
+		depth = (int64) pg_atomic_read_u64(&db->depth);
+	else
+		depth = announce_queue_depth(settlement_catalog(false)->queue);
+	PG_RETURN_INT64(Max(depth, 0));
 }
 
 static const char *
