@@ -10,7 +10,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('drop');
 $node->init;
-$node->append_conf('postgresql.conf', conf('settlement.enabled = off'));
+$node->append_conf('postgresql.conf', conf('settlement.enabled = off', 'settlement.max_queue_depth = 1000'));
 $node->start;
 my $refusal = qr/cannot drop extension "settlement" because trades are not settled/;
 
@@ -65,7 +65,12 @@ workers_are($node, 'postgres', 2, 'created again');
 $node->safe_psql('postgres', 'SET settlement.force_drop = on; DROP EXTENSION settlement CASCADE');
 workers_are($node, 'postgres', 0, 'settlement.force_drop discards what is queued');
 
-$node->safe_psql('postgres', 'CREATE EXTENSION settlement');
+$node->safe_psql('postgres', 'DROP TABLE trades');
+trades_table($node, 'postgres');
+$node->safe_psql('postgres', 'INSERT INTO trades (id) VALUES (1)');
+is($node->safe_psql('postgres', q{SELECT concat_ws(' ', queue_depth, frontier, epoch) FROM settlement._database_state()}),
+	'1 0 0', 'what was known of the old queue is forgotten');
+$node->safe_psql('postgres', q{SET settlement.force_drop = on; DROP EXTENSION settlement CASCADE; CREATE EXTENSION settlement});
 workers_are($node, 'postgres', 2, 'created again');
 my @before = workers_of($node, 'postgres');
 $node->safe_psql('postgres', 'ALTER EXTENSION settlement UPDATE');
@@ -77,11 +82,12 @@ $node->safe_psql('postgres', 'DROP TABLE trades; ALTER SYSTEM SET settlement.ena
 $node->reload;
 for my $round (1, 2)
 {
+	is($node->safe_psql('postgres', 'SELECT frontier FROM settlement._database_state()'), 0, 'a new queue');
 	trades_table($node, 'postgres');
 	$node->safe_psql('postgres', 'INSERT INTO trades (id) SELECT generate_series(1, 20)');
 	ok($node->poll_query_until('postgres', 'SELECT count(DISTINCT trade_id) = 20 FROM settlement.attempts'),
 		"installation $round: every trade is tried");
-	$node->safe_psql('postgres', 'SET settlement.force_drop = on; DROP EXTENSION settlement CASCADE; DROP TABLE trades');
+	$node->safe_psql('postgres', 'SET settlement.force_drop = on; DROP EXTENSION settlement CASCADE; DROP TABLE trades; CREATE EXTENSION settlement');
 }
 
 $node->stop;
