@@ -209,6 +209,7 @@ claim_trades(DbState *db, int slot, FlightPool *pool, const WalletClient *client
 
 	SPI_connect();
 	pauses_refresh(db);
+	pauses_hold();
 	if (pauses_everything(visit.now))
 	{
 		SPI_finish();

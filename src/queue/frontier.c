@@ -187,6 +187,17 @@ add_flights(int slot_index, const int64 *ids, int n)
 	SpinLockRelease(&slot->mutex);
 }
 
+/* A sorted copy, for bsearch under the mutex. */
+static int64 *
+sort_ids(const int64 *ids, int n)
+{
+	int64	   *sorted = palloc(sizeof(int64) * Max(n, 1));
+
+	memcpy(sorted, ids, sizeof(int64) * n);
+	qsort(sorted, n, sizeof(int64), compare_ids);
+	return sorted;
+}
+
 void
 frontier_forget(int slot_index, const int64 *ids, int n)
 {
@@ -196,10 +207,7 @@ frontier_forget(int slot_index, const int64 *ids, int n)
 
 	if (n == 0)
 		return;
-	sorted = palloc(sizeof(int64) * n);
-	memcpy(sorted, ids, sizeof(int64) * n);
-	qsort(sorted, n, sizeof(int64), compare_ids);
-
+	sorted = sort_ids(ids, n);
 	SpinLockAcquire(&slot->mutex);
 	for (int f = 0; f < slot->n_flights; f++)
 		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
@@ -211,18 +219,21 @@ frontier_forget(int slot_index, const int64 *ids, int n)
 }
 
 void
-frontier_set_phase(int slot_index, int64 id, uint8 phase)
+frontier_set_phase(int slot_index, const int64 *ids, int n, uint8 phase)
 {
 	WorkerSlot *slot = &settlement_shared->slots[slot_index];
+	int64	   *sorted;
 
+	if (n == 0)
+		return;
+	sorted = sort_ids(ids, n);
 	SpinLockAcquire(&slot->mutex);
 	for (int f = 0; f < slot->n_flights; f++)
-		if (slot->flights[f].queue_id == id)
-		{
+		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
+					compare_ids) != NULL)
 			slot->flights[f].phase = phase;
-			break;
-		}
 	SpinLockRelease(&slot->mutex);
+	pfree(sorted);
 }
 
 /* ---------------------------------------------------------- late ranges */
@@ -249,6 +260,16 @@ frontier_announce_late(DbState *db, int64 lo, int64 hi)
 	SpinLockAcquire(&db->hint_mutex);
 	push_late(db, lo, hi);
 	SpinLockRelease(&db->hint_mutex);
+}
+
+void
+frontier_sweep_undecided(DbState *db)
+{
+	SpinLockAcquire(&db->hint_mutex);
+	db->sweep_undecided = true;
+	SpinLockRelease(&db->hint_mutex);
+	pg_atomic_fetch_add_u64(&db->announced, 1);
+	shmem_wake_worker(db);
 }
 
 void
@@ -416,7 +437,15 @@ scan_sweep(Scan *scan)
 	if (db->sweep_all)
 	{
 		db->sweep_all = false;
+		db->sweep_undecided = false;
 		db->sweep_next = 0;
+		db->sweep_end = db->frontier;
+	}
+	else if (db->sweep_undecided && db->sweep_next > db->sweep_end)
+	{
+		/* what is committed now was undecided: behind the safe mark */
+		db->sweep_undecided = false;
+		db->sweep_next = db->safe + 1;
 		db->sweep_end = db->frontier;
 	}
 	decide_marks(db, scan->snapshot->xmin);
@@ -537,7 +566,8 @@ frontier_has_work(DbState *db)
 	bool		result;
 
 	SpinLockAcquire(&db->hint_mutex);
-	result = db->n_late > 0 || db->sweep_all || db->sweep_next <= db->sweep_end;
+	result = db->n_late > 0 || db->sweep_all || db->sweep_undecided ||
+		db->sweep_next <= db->sweep_end;
 	SpinLockRelease(&db->hint_mutex);
 	return result;
 }

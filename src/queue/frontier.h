@@ -47,10 +47,16 @@ extern bool frontier_has_chores(DbState *db);
 /* Ids that committed behind the frontier; full: everything is swept. */
 extern void frontier_announce_late(DbState *db, int64 lo, int64 hi);
 
+/*
+ * A transaction that announced nothing has committed (COMMIT PREPARED): look at
+ * the ids that were not decided before.
+ */
+extern void frontier_sweep_undecided(DbState *db);
+
 /* Look at everything again, from the first id. */
 extern void frontier_rescan(DbState *db);
 
-/* How far a flight is, for the in_flight view. */
-extern void frontier_set_phase(int slot, int64 id, uint8 phase);
+/* How far these flights are, for the in_flight view. */
+extern void frontier_set_phase(int slot, const int64 *ids, int n, uint8 phase);
 
 #endif

@@ -28,19 +28,21 @@ static Statement read_pauses = {
 	"SELECT symbol, COALESCE(until, 'infinity') FROM settlement.pauses", 0
 };
 
-void
-pauses_refresh(DbState *db)
+/* One that resume() is deleting at this moment is over: do not wait for it. */
+static Statement hold_pauses = {
+	"SELECT symbol, COALESCE(until, 'infinity') FROM settlement.pauses FOR KEY SHARE SKIP LOCKED", 0
+};
+
+static void
+read_with(Statement *statement)
 {
-	uint64		current = pg_atomic_read_u64(&db->pauses_version);
 	MemoryContext old;
 
-	if (version == current)
-		return;
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "settlement pauses",
 										ALLOCSET_SMALL_SIZES);
 	SPI_connect();
-	statement_run(&read_pauses, NULL);
+	statement_run(statement, NULL);
 
 	n_pauses = 0;
 	MemoryContextReset(context);
@@ -56,7 +58,24 @@ pauses_refresh(DbState *db)
 	n_pauses = SPI_processed;
 	MemoryContextSwitchTo(old);
 	SPI_finish();
+}
+
+void
+pauses_refresh(DbState *db)
+{
+	uint64		current = pg_atomic_read_u64(&db->pauses_version);
+
+	if (version == current)
+		return;
+	read_with(&read_pauses);
 	version = current;
+}
+
+void
+pauses_hold(void)
+{
+	if (n_pauses > 0)
+		read_with(&hold_pauses);
 }
 
 uint64

@@ -12,6 +12,13 @@
 /* Read settlement.pauses if it changed; in a transaction. */
 extern void pauses_refresh(DbState *db);
 
+/*
+ * Before rows are put aside for a pause: read again what is in force and hold it
+ * until the end of the transaction, so that resume() waits for us and then sees
+ * the rows that it has to release.  No statement when nothing is paused.
+ */
+extern void pauses_hold(void);
+
 /* The version that was read last; equals db->pauses_version when current. */
 extern uint64 pauses_version(void);
 

@@ -185,6 +185,7 @@ forget_hints(DbState *db)
 	db->frontier = 0;
 	db->n_late = 0;
 	db->sweep_all = false;
+	db->sweep_undecided = false;
 	db->sweep_next = 1;
 	db->sweep_end = 0;
 	db->safe = 0;

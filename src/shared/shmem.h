@@ -125,6 +125,7 @@ typedef struct DbState
 	IdRange		late[MAX_LATE_RANGES];	/* committed behind the frontier, or
 										 * returned */
 	bool		sweep_all;		/* late[] overflowed, or rescan() */
+	bool		sweep_undecided;	/* a prepared transaction has committed */
 	int64		sweep_next;		/* a sweep is under way when <= sweep_end */
 	int64		sweep_end;
 	int64		safe;			/* ids up to here are decided and looked at */

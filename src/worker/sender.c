@@ -260,6 +260,17 @@ submit(Worker *w, TradeFlight *flight)
 	shmem_count(w->db, flight->verb == WALLET_LOOKUP ? COUNT_LOOKUPS : COUNT_REQUESTS, 1);
 }
 
+static void
+show_phase(Worker *w, TradeFlight **flights, int n, AttemptPhase phase)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = flights[i]->queue_id;
+	frontier_set_phase(w->slot_index, ids, n, phase);
+	pfree(ids);
+}
+
 void
 sender_submit(Worker *w, TradeFlight **flights, int n)
 {
@@ -275,6 +286,13 @@ sender_submit(Worker *w, TradeFlight **flights, int n)
 			handled_end();
 		}
 	}
+	show_phase(w, flights, n, PHASE_SENT);
+}
+
+void
+sender_show_answered(Worker *w)
+{
+	show_phase(w, w->answered, w->n_answered, PHASE_REPLIED);
 }
 
 /* --------------------------------------------------------------- collect */

@@ -50,19 +50,24 @@ something_to_claim(const Worker *w, TimestampTz now)
 		 TimestampDifferenceExceeds(w->chores_at, now, settlement_poll_interval));
 }
 
+bool
+turn_could_claim(Worker *w, TimestampTz now)
+{
+	return may_send(w) && free_flights(w) > 0 && sender_wait_ms(w, now) == 0;
+}
+
 static bool
 wants_claim(Worker *w, TimestampTz now)
 {
-	return may_send(w) && free_flights(w) > 0 && now >= w->retry_claim_at &&
-		something_to_claim(w, now) && sender_wait_ms(w, now) == 0;
+	return now >= w->retry_claim_at && turn_could_claim(w, now) &&
+		something_to_claim(w, now);
 }
 
 static bool
 wants_due(Worker *w, TimestampTz now)
 {
-	return may_send(w) && free_flights(w) > 0 &&
-		(TimestampTz) pg_atomic_read_u64(&w->db->next_due) <= now &&
-		sender_wait_ms(w, now) == 0;
+	return turn_could_claim(w, now) &&
+		(TimestampTz) pg_atomic_read_u64(&w->db->next_due) <= now;
 }
 
 bool
@@ -86,6 +91,7 @@ finish_part(Worker *w, Turn *turn)
 	memcpy(finish->flights, w->answered, sizeof(TradeFlight *) * finish->n);
 	finish->client = w->client;
 	finish->evidence_only = w->evidence_only;
+	sender_show_answered(w);
 	apply_begin_transaction();
 	finish_trades(w->db, w->slot_index, finish);
 }

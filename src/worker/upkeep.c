@@ -262,6 +262,16 @@ retain_attempts(Worker *w, TimestampTz now)
 	session_commit();
 }
 
+TimestampTz
+upkeep_apply_at(Worker *w)
+{
+	SendState	state = pg_atomic_read_u32(&w->db->send_state);
+
+	if (state == SEND_VERSION || state == SEND_STANDBY || state == SEND_STARTING)
+		return DT_NOEND;
+	return (TimestampTz) pg_atomic_read_u64(&w->db->next_apply);
+}
+
 void
 upkeep(Worker *w, TimestampTz now)
 {
@@ -270,8 +280,7 @@ upkeep(Worker *w, TimestampTz now)
 	check_state(w, now);
 	recover_boots(w);
 	recover_workers(w, now);
-	if ((TimestampTz) pg_atomic_read_u64(&w->db->next_apply) <= now &&
-		!RecoveryInProgress())
+	if (upkeep_apply_at(w) <= now)
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)
 		retain_attempts(w, now);

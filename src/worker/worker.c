@@ -135,7 +135,7 @@ wait_time(Worker *w, TimestampTz now)
 		timeout = Min(timeout, ms_until(now, w->stop_deadline));
 	if (w->retry_turn_at > now)
 		return Min(timeout, ms_until(now, w->retry_turn_at));
-	timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_apply)));
+	timeout = Min(timeout, ms_until(now, upkeep_apply_at(w)));
 	if (w->stopping)
 		return timeout;
 	if (w->client == NULL || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
@@ -161,7 +161,7 @@ wait_for_work(Worker *w)
 
 	/* say that we wait, then look once more: a commit in between wakes us */
 	pg_atomic_write_u32(&w->slot->idle,
-						!w->stopping && w->pool->n_used < settlement_concurrency);
+						turn_could_claim(w, now));
 	pg_memory_barrier();
 	if (!turn_needed(w, now))
 		(void) WaitEventSetWait(w->wait_set, wait_time(w, now), &event, 1,

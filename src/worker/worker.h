@@ -72,6 +72,7 @@ typedef struct Worker
 } Worker;
 
 /* turn.c */
+extern bool turn_could_claim(Worker *w, TimestampTz now);
 extern bool turn_needed(Worker *w, TimestampTz now);
 extern void turn_run(Worker *w);
 extern void turn_aborted(Worker *w);
@@ -80,12 +81,15 @@ extern void turn_aborted(Worker *w);
 extern SendState sender_configure(Worker *w);
 extern void sender_submit(Worker *w, TradeFlight **flights, int n);
 extern void sender_collect(Worker *w);
+extern void sender_show_answered(Worker *w);
 extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
 
 /* upkeep.c */
 extern void upkeep(Worker *w, TimestampTz now);
+/* When outcomes that wait to be applied are due; DT_NOEND: not by this one. */
+extern TimestampTz upkeep_apply_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
 
 /* session.c */
