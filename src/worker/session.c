@@ -36,6 +36,8 @@ session_start(void)
 	override("statement_timeout", "0", PGC_USERSET);
 	override("lock_timeout", "2s", PGC_USERSET);
 	override("idle_in_transaction_session_timeout", "0", PGC_USERSET);
+	/* in a deadlock with the engine it is the worker that gives way */
+	override("deadlock_timeout", "10ms", PGC_SUSET);
 	override("check_function_bodies", "on", PGC_USERSET);
 }
 
