@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -128,6 +129,7 @@ settlement_apply_outcome(PG_FUNCTION_ARGS)
 	row.attempts = PG_GETARG_INT32(ARG_ATTEMPTS);
 	row.error = text_argument(fcinfo, ARG_ERROR);
 
+	PreventCommandIfReadOnly("settlement.apply_outcome()");
 	apply_begin_transaction();
 	apply_batch(&row, 1);
 	PG_RETURN_TEXT_P(cstring_to_text(result_name(row.result)));

@@ -23,15 +23,25 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "queue/apply.h"
 #include "queue/apply_leaf.h"
 #include "shared/handled.h"
 #include "shared/settings.h"
 
+/*
+ * Rows of a batch that may raise before the batch is given up.  Each costs a
+ * subtransaction, and more than 64 of those would be dear to everybody.
+ */
+#define MAX_EVICTIONS	4
+
 static TimeoutId apply_timeout;
 static bool apply_timeout_registered = false;
 static volatile sig_atomic_t apply_timed_out = false;
+
+/* The row that is written just now: whose error it is. */
+static ApplyRow *row_in_hand = NULL;
 
 void
 apply_begin_transaction(void)
@@ -95,9 +105,11 @@ apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
 		CHECK_FOR_INTERRUPTS();
 		if (rows[i]->result != APPLY_GONE)
 			continue;
+		row_in_hand = rows[i];
 		handled_begin(rows[i]->handled_id);
 		rows[i]->result = leaf_apply(&leaf, rows[i], how);
 		handled_end();
+		row_in_hand = NULL;
 	}
 	leaf_close(&leaf);
 	return LEAF_OPEN;
@@ -170,25 +182,38 @@ apply_to_table(ApplyRow **rows, int n)
 		apply_elsewhere(rows, n);
 }
 
-void
-apply_batch(ApplyRow *rows, int n)
+static void
+apply_rows(ApplyRow **rows, int n)
 {
-	ApplyRow  **order = palloc(Max(n, 1) * sizeof(ApplyRow *));
-
 	for (int i = 0; i < n; i++)
-	{
-		rows[i].result = APPLY_GONE;
-		order[i] = &rows[i];
-	}
-	qsort(order, n, sizeof(ApplyRow *), compare_rows);
+		rows[i]->result = APPLY_GONE;
+	qsort(rows, n, sizeof(ApplyRow *), compare_rows);
 	for (int start = 0, end; start < n; start = end)
 	{
 		end = start + 1;
-		while (end < n && order[end]->attached_id == order[start]->attached_id)
+		while (end < n && rows[end]->attached_id == rows[start]->attached_id)
 			end++;
-		apply_to_table(order + start, end - start);
+		apply_to_table(rows + start, end - start);
 	}
-	pfree(order);
+}
+
+static ApplyRow **
+pointers_to(ApplyRow *rows, int n)
+{
+	ApplyRow  **pointers = palloc(Max(n, 1) * sizeof(ApplyRow *));
+
+	for (int i = 0; i < n; i++)
+		pointers[i] = &rows[i];
+	return pointers;
+}
+
+void
+apply_batch(ApplyRow *rows, int n)
+{
+	ApplyRow  **pointers = pointers_to(rows, n);
+
+	apply_rows(pointers, n);
+	pfree(pointers);
 }
 
 /* Signal handler: as a query cancel, but remembered as ours. */
@@ -202,7 +227,7 @@ handle_apply_timeout(void)
 }
 
 static void
-start_timeout(void)
+start_timeout(int ms)
 {
 	if (!apply_timeout_registered)
 	{
@@ -210,7 +235,7 @@ start_timeout(void)
 		apply_timeout_registered = true;
 	}
 	apply_timed_out = false;
-	enable_timeout_after(apply_timeout, settlement_apply_timeout);
+	enable_timeout_after(apply_timeout, ms);
 }
 
 static void
@@ -242,6 +267,7 @@ take_error(MemoryContext context)
 	if (is_shutdown(error))
 		PG_RE_THROW();
 	FlushErrorState();
+	handled_end();
 	if (apply_timed_out && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		message = psprintf("canceled by settlement.apply_timeout (%d ms)",
 						   settlement_apply_timeout);
@@ -251,8 +277,9 @@ take_error(MemoryContext context)
 	return message;
 }
 
-bool
-apply_batch_safely(ApplyRow *rows, int n, char **error)
+/* apply_rows in a subtransaction; false: nothing is written, *error says why. */
+static bool
+try_rows(ApplyRow **rows, int n, int timeout_ms, char **error)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -260,13 +287,13 @@ apply_batch_safely(ApplyRow *rows, int n, char **error)
 												  ALLOCSET_DEFAULT_SIZES);
 	volatile bool ok = true;
 
-	*error = NULL;
+	row_in_hand = NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		start_timeout();
-		apply_batch(rows, n);
+		start_timeout(timeout_ms);
+		apply_rows(rows, n);
 		stop_timeout();
 		ReleaseCurrentSubTransaction();
 	}
@@ -281,7 +308,53 @@ apply_batch_safely(ApplyRow *rows, int n, char **error)
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
 	MemoryContextDelete(context);
-	for (int i = 0; i < n && !ok; i++)
-		rows[i].result = APPLY_ERROR;
 	return ok;
+}
+
+/* Take the row whose error it was out of rows[]; false when it is not known. */
+static bool
+evict_row_in_hand(ApplyRow **rows, int *n)
+{
+	for (int i = 0; i < *n; i++)
+	{
+		if (rows[i] != row_in_hand)
+			continue;
+		rows[i]->result = APPLY_ERROR;
+		rows[i] = rows[--(*n)];
+		return true;
+	}
+	return false;
+}
+
+bool
+apply_batch_safely(ApplyRow *rows, int n, char **error)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	ApplyRow  **left = pointers_to(rows, n);
+	int			n_left = n;
+	int			evictions = 0;
+	bool		done = false;
+
+	*error = NULL;
+	while (n_left > 0 && !done)
+	{
+		char	   *message;
+		int64		elapsed = (GetCurrentTimestamp() - start) / 1000;
+		int64		timeout = settlement_apply_timeout - Max(elapsed, 0);
+
+		if (timeout <= 0)
+			break;
+		done = try_rows(left, n_left, timeout, &message);
+		if (done)
+			break;
+		if (*error == NULL)
+			*error = message;
+		if (apply_timed_out || evictions++ == MAX_EVICTIONS ||
+			!evict_row_in_hand(left, &n_left))
+			break;
+	}
+	for (int i = 0; i < n && !done; i++)
+		rows[i].result = APPLY_ERROR;
+	pfree(left);
+	return done || n == 0;
 }

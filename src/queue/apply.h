@@ -16,7 +16,7 @@ typedef enum ApplyResult
 	APPLY_LOCKED,				/* row or relation is locked by somebody */
 	APPLY_GONE,					/* no such row any more */
 	APPLY_REFUSED,				/* a BEFORE trigger suppressed the update */
-	APPLY_ERROR					/* apply_batch raised; see apply_one */
+	APPLY_ERROR					/* user code raised: apply_batch_safely only */
 } ApplyResult;
 
 /* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
@@ -52,9 +52,10 @@ extern void apply_batch(ApplyRow *rows, int n);
 extern void apply_begin_transaction(void);
 
 /*
- * apply_batch in a subtransaction, with settlement.apply_timeout.  False when
- * user code raised (or the timeout struck): nothing of the batch is written,
- * *error is its message (palloc'ed in the caller's context).
+ * apply_batch in a subtransaction, with settlement.apply_timeout for all of it.
+ * True: written, except that a few rows whose user code raised may be marked
+ * APPLY_ERROR.  False: nothing is written, all rows are.  *error is the first
+ * message (palloc'ed in the caller's context), NULL when there was none.
  */
 extern bool apply_batch_safely(ApplyRow *rows, int n, char **error);
 

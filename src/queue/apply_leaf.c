@@ -39,10 +39,7 @@ report_context(void *arg)
 {
 	const ApplyLeaf *leaf = arg;
 
-	if (leaf->row == NULL)
-		errcontext("triggers after writing settlement outcomes to table \"%s\"",
-				   RelationGetRelationName(leaf->rel));
-	else
+	if (leaf->row != NULL)
 		errcontext("writing settlement outcome %s of trade \"%s\" to table \"%s\"",
 				   leaf->row->status,
 				   leaf->row->trade_id ? leaf->row->trade_id : "",
@@ -333,6 +330,17 @@ leaf_begin_writing(ApplyLeaf *leaf)
 	leaf->writing = true;
 	MemoryContextSwitchTo(caller);
 	return true;
+}
+
+void
+leaf_fire_triggers(ApplyLeaf *leaf)
+{
+	TriggerDesc *triggers = leaf->result_relation->ri_TrigDesc;
+
+	if (triggers == NULL || !triggers->trig_update_after_row)
+		return;
+	AfterTriggerEndQuery(leaf->estate);
+	AfterTriggerBeginQuery();
 }
 
 void

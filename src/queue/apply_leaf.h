@@ -108,15 +108,18 @@ typedef struct ApplyLeaf
 extern LeafAccess leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id);
 
 /*
- * Prepare for updates; AFTER triggers are collected from here to leaf_close.
+ * Prepare for updates; AFTER triggers are collected from here on.
  * False when a parent that is needed for that is locked by somebody.
  */
 extern bool leaf_begin_writing(ApplyLeaf *leaf);
 
+/* Fire the AFTER triggers of the row just written, while it is known. */
+extern void leaf_fire_triggers(ApplyLeaf *leaf);
+
 /* Take a newer snapshot, in which also our own commands show. */
 extern void leaf_refresh_snapshot(ApplyLeaf *leaf);
 
-/* Fire AFTER triggers and undo leaf_open.  Locks stay if anything was written. */
+/* Undo leaf_open.  Locks stay if anything was written. */
 extern void leaf_close(ApplyLeaf *leaf);
 
 /* Convert to the column's type; errors of conversions and domains propagate. */

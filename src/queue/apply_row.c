@@ -137,7 +137,8 @@ lock_row(ApplyLeaf *leaf)
 			return ROW_LOCKED;
 		case TM_WouldBlock:
 			return ROW_BUSY;
-		case TM_SelfModified:	/* twice in one batch */
+		case TM_SelfModified:	/* twice in one batch, or by a trigger */
+		case TM_Invisible:
 		case TM_Updated:
 		case TM_Deleted:
 			return ROW_CHANGED;
@@ -247,13 +248,14 @@ leaf_apply(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
 						RelationGetRelationName(leaf->rel))));
 	leaf->row = row;
 	result = find_and_write(leaf, row, how);
-	leaf->row = NULL;
 	ExecClearTuple(leaf->old);
 	if (leaf->writing)
 	{
+		leaf_fire_triggers(leaf);
 		ExecClearTuple(leaf->new);
 		ResetPerTupleExprContext(leaf->estate);
 	}
+	leaf->row = NULL;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(leaf->row_context);
 	return result;

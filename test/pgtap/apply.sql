@@ -334,6 +334,19 @@ SELECT throws_ok($$SELECT trading.apply('trading.deferring', '1', 'SETTLED')$$, 
 SELECT is(trading.apply('trading.deferring', '2', 'SETTLED'), 'done', 'and do not fail by being deferred');
 SELECT is((SELECT who FROM trading.seen), 'settlement_trader', 'a deferred trigger has run as the owner');
 
+-- what triggers do to other rows of the table
+SELECT trading.make('trading.chained');
+CREATE FUNCTION trading.chain() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE trading.chained SET symbol = symbol || '+' WHERE id IN (NEW.id, NEW.id + 1);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chain AFTER UPDATE OF settlement_status ON trading.chained FOR EACH ROW EXECUTE FUNCTION trading.chain();
+SELECT results_eq($$SELECT trading.apply('trading.chained', i::text, 'SETTLED') FROM generate_series(1, 3) i$$,
+    $$VALUES ('done'), ('done'), ('done')$$, 'rows that triggers of other rows have changed are written');
+SELECT results_eq('SELECT symbol, settlement_status FROM trading.chained ORDER BY id',
+    $$VALUES ('BTC-USDT+', 'SETTLED'), ('BTC-USDT++', 'SETTLED'), ('BTC-USDT++', 'SETTLED')$$, 'and keep those changes');
+
 SELECT trading.make('trading.refusing');
 CREATE FUNCTION trading.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE FUNCTION trading.keep_old() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
@@ -366,6 +379,8 @@ SELECT throws_ok(format('SELECT settlement.apply_outcome(%s, NULL, NULL, %L, NUL
     '22004', 'leaf must not be null', 'so is the table');
 SELECT throws_ok(format('SELECT settlement.apply_outcome(%s, %L, NULL, %L, %L, %L, NULL, NULL, 1, NULL)', :id, 'trading.plain', '1',
         '{1,2,3,4,5,6,7,8,9}', 'SETTLED'), '22023', NULL, 'a key has at most 8 columns');
+SELECT throws_ok(format('DO $d$ BEGIN SET transaction_read_only = on; PERFORM settlement.apply_outcome(%s, %L, NULL, %L, NULL, %L, NULL, NULL, 1, NULL); END $d$',
+        :id, 'trading.plain', '1', 'SETTLED'), '25006', NULL, 'a read-only transaction writes nothing');
 SET LOCAL ROLE settlement_trader;
 SELECT throws_ok($$SELECT settlement.apply_outcome(1, 'trading.plain', NULL, '1', NULL, 'SETTLED', NULL, NULL, 1, NULL)$$, '42501', NULL,
     'nobody may call it without being granted it');

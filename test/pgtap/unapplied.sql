@@ -71,8 +71,43 @@ SELECT results_eq(format($$SELECT kind, details ->> 'leaf', details ->> 'status'
     FROM settlement.discrepancies WHERE attached_id = %s$$, :id),
     $$VALUES ('trade_row_gone', 'public.unapplied_trades', 'SETTLED', 'wallet-77')$$, 'and stays visible as a discrepancy');
 
+-- a prepared transaction holds the lock of a row
+BEGIN;
+SELECT FROM unapplied_trades WHERE id = 5 FOR UPDATE;
+PREPARE TRANSACTION 'settlement_unapplied';
+BEGIN;
+SELECT wait_for(:id, '5', 'SETTLED');
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '5' AND failures > 1)$$),
+    'an outcome whose row is locked waits');
+SELECT is((SELECT last_failure FROM settlement.unapplied WHERE trade_id = '5'), 'the row or its table is locked', 'and says so');
+COMMIT PREPARED 'settlement_unapplied';
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_trades WHERE id = 5 AND settlement_status = 'SETTLED')$$),
+    'until the lock is gone');
+
+-- user code that does not come back
+CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN NEW; END $$;
+CREATE TRIGGER sleep AFTER UPDATE ON unapplied_trades FOR EACH ROW EXECUTE FUNCTION sleep();
+ALTER SYSTEM SET settlement.apply_timeout = '50ms';
+SELECT pg_reload_conf();
+BEGIN;
+SELECT wait_for(:id, '3', 'SETTLED', 4);
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '3' AND failures > 1)$$),
+    'a trigger that takes too long is canceled');
+SELECT is((SELECT last_failure FROM settlement.unapplied WHERE trade_id = '3'),
+    'canceled by settlement.apply_timeout (50 ms)', 'and the reason is told');
+ALTER SYSTEM RESET settlement.apply_timeout;
+SELECT pg_reload_conf();
+DROP TRIGGER sleep ON unapplied_trades;
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_trades WHERE id = 3 AND settlement_status = 'SETTLED')$$),
+    'until the trigger is gone');
+
+SELECT ok(wait_until(format($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE attached_id = %s)$$, :id)), 'in the end nothing waits');
 DELETE FROM settlement.discrepancies WHERE attached_id = :id;
 SELECT settlement.detach('unapplied_trades');
 DROP TABLE unapplied_trades;
-DROP FUNCTION raise_for_2(), wait_until(text), wait_for(integer, text, text, integer, integer);
+DROP FUNCTION raise_for_2(), sleep(), wait_until(text), wait_for(integer, text, text, integer, integer);
 SELECT * FROM finish();
