@@ -14,7 +14,7 @@ sub slurp { my ($path) = @_; open my $in, '<', $path or die "$path: $!"; local $
 SKIP: {
 	my $output = `'$source/lint-openapi' 2>&1`;
 	my $status = $? >> 8;
-	skip 'no linter is installed and no registry can be reached', 1 if $status == 77;
+	skip 'needs python3-jsonschema and python3-yaml', 1 if $status == 77;
 	is($status, 0, 'the_description_passes_the_linter') or diag $output;
 }
 
