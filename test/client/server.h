@@ -23,6 +23,7 @@ typedef struct Request
 	char		head[8192];		/* request line and headers */
 	char		body[8192];
 	char		key[64];		/* Idempotency-Key, or "" */
+	char		scratch[64];	/* the script's, for the life of the connection */
 } Request;
 
 /* Answer one request; false closes the connection. */
