@@ -1528,6 +1528,27 @@ tls_with_the_right_certificate_settles(void **state)
 	assert_int_equal(server_connections(server), 1);
 }
 
+/* TLS 1.3 lets the client send before the server has looked at its certificate. */
+static void
+tls_client_certificate_is_shown(void **state)
+{
+	(void) state;
+	server = server_start_mutual(settle, "build/server.crt", "build/server.key", "build/ca.crt");
+	snprintf(url, sizeof url, "https://localhost:%d", server_port(server));
+	config.url = url;
+	config.ca_file = "build/ca.crt";
+	start_client();
+	assert_int_not_equal(attempt(1)->verdict.outcome, OUTCOME_SETTLED);
+	assert_int_equal(results[0].verdict.outcome,
+					 results[0].facts.maybe_sent ? OUTCOME_UNKNOWN : OUTCOME_NOT_EXECUTED);
+	assert_int_equal(server_requests(server), 0);
+	wallet_client_destroy(client);
+	config.cert_file = "build/server.crt";
+	config.key_file = "build/server.key";
+	start_client();
+	expect_settled(attempt(2));
+}
+
 static void
 tls_idle_close_is_survived(void **state)
 {
@@ -1663,6 +1684,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(unsendable_requests_are_reported),
 	TEST(echo_of_another_trade_is_unknown_and_costs_the_connection),
 	TEST(tls_with_the_right_certificate_settles),
+	TEST(tls_client_certificate_is_shown),
 	TEST(tls_idle_close_is_survived),
 	TEST(tls_late_caller_does_not_lose_its_handshake),
 	TEST(tls_with_a_wrong_ca_is_not_executed),
