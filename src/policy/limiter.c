@@ -129,13 +129,13 @@ int64_t
 limiter_wait_ms(const Limiter *l, double rate, int64_t now_us)
 {
 	int64_t		wait = 0;
-	double		missing;
 
 	if (is_held(l, now_us))
 		wait = (l->hold_until_us - now_us - 1) / 1000 + 1;
 	if (is_limited(rate))
 	{
-		missing = 1 - TOKEN_EPSILON - tokens_at(l, rate, now_us);
+		double		missing = 1 - TOKEN_EPSILON - tokens_at(l, rate, now_us);
+
 		if (missing > 0)
 		{
 			double		ms = ceil(missing * 1000 / rate);

@@ -451,7 +451,6 @@ report_unsendable(WalletClient *client, Attempt *a)
 const WalletResult *
 wallet_client_next(WalletClient *client)
 {
-	HttpExchange *x;
 	Attempt    *a = client->failed;
 
 	release_reported(client);
@@ -464,7 +463,8 @@ wallet_client_next(WalletClient *client)
 	}
 	else
 	{
-		x = http_next(client->http);
+		HttpExchange *x = http_next(client->http);
+
 		if (x == NULL)
 			return NULL;
 		a = http_exchange_owner(x);

@@ -689,11 +689,13 @@ void
 http_exchange_destroy(HttpExchange *x)
 {
 	HttpExchange **link;
+	ExchangeList *list;
 
 	if (x == NULL)
 		return;
-	if (list_of(x) != NULL)
-		list_remove(list_of(x), x);
+	list = list_of(x);
+	if (list != NULL)
+		list_remove(list, x);
 	for (HttpExchange *e = x->http->ended.first; e != NULL; e = e->next)
 		if (e == x)
 		{
@@ -1048,11 +1050,11 @@ read_sockets(Http *http, int64_t now)
 	struct epoll_event events[EVENTS_PER_POLL];
 	bool		more;
 	int			running;
-	int			n;
 
 	for (int i = 0; i < POLLS_PER_RUN; i++)
 	{
-		n = sockets_poll(http->sockets, events, EVENTS_PER_POLL, &more);
+		int			n = sockets_poll(http->sockets, events, EVENTS_PER_POLL, &more);
+
 		for (int e = 0; e < n; e++)
 		{
 			int			mask = 0;

@@ -7,6 +7,10 @@
  * when it says so in the contract's own form; what cannot be read changes no
  * fact.  The reply is untrusted: any bytes whatever, bounded by the caller.
  * Allocates only inside jansson; no I/O.
+ *
+ * PostgreSQL exports a function json_object too, and its wins in a backend: no
+ * json_object() and no json_pack() of jansson may be called here.  Its parser is
+ * bound to its own (native_test shows that).
  */
 #include "wallet/adapter.h"
 
@@ -155,7 +159,7 @@ request_has(const char *request, const char *name, const char *value)
 	json_begin(&w, object, sizeof object);
 	json_member(&w, name, value);
 	len = json_end(&w);
-	if (len < 0)
+	if (len < 2)
 		return false;
 	object[len - 1] = '\0';		/* the member alone, without braces */
 	len -= 2;

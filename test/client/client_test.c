@@ -46,6 +46,9 @@ static Server *server;
 static WalletResult results[MAX_RESULTS];
 static int	n_results;
 
+/* CLIENT_TEST_SLOW: how much slower than usual everything is (valgrind). */
+static int	slow = 1;
+
 /* ---- helpers ---- */
 
 static int64_t
@@ -69,6 +72,8 @@ set_up(void **state)
 
 	(void) state;
 	config = usual;
+	config.connect_timeout_ms *= slow;
+	config.request_timeout_ms *= slow;
 	n_results = 0;
 	server = NULL;
 	client = NULL;
@@ -142,7 +147,7 @@ take_results(void)
 static void
 run_until_results(int n)
 {
-	int64_t		end = now_ms() + 10000;
+	int64_t		end = now_ms() + 10000 * slow;
 
 	for (;;)
 	{
@@ -221,6 +226,24 @@ counters(void)
 	return c;
 }
 
+/*
+ * One attempt that settles, then wait until its connection is at its end: closed
+ * by libcurl, or cut by us while it was idle.
+ */
+static void
+settle_and_lose_connection(int n)
+{
+	uint64_t	cut = counters().connections_cut;
+	int64_t		end = now_ms() + 5000 * slow;
+
+	expect_settled(attempt(n));
+	while (counters().connections_now > 0 && counters().connections_cut == cut)
+	{
+		assert_true(now_ms() < end);
+		wallet_client_run(client);
+	}
+}
+
 /* ---- scripts ---- */
 
 static bool
@@ -281,7 +304,7 @@ never_reply(Request *r)
 	char		byte;
 
 	while (recv(r->fd, &byte, 1, 0) > 0)
-		continue;
+		;
 	return false;
 }
 
@@ -507,10 +530,7 @@ idle_connection_that_closed_is_replaced(void **state)
 	(void) state;
 	serve(settle_then_close);
 	for (int i = 1; i <= 20; i++)
-	{
-		expect_settled(attempt(i));
-		sleep_ms(2);			/* the close arrives while nobody waits for it */
-	}
+		settle_and_lose_connection(i);
 	assert_int_equal(server_connections(server), 20);
 	assert_int_equal(counters().resends_blocked, 0);
 }
@@ -1133,10 +1153,7 @@ second_reply_is_never_the_answer_to_the_next_request(void **state)
 		n_results = 0;
 		serve(scripts[s]);
 		for (int i = 1; i <= 10; i++)
-		{
-			expect_settled(attempt(i));
-			sleep_ms(20);
-		}
+				settle_and_lose_connection(i);
 		wallet_client_destroy(client);
 		server_stop(server);
 		client = NULL;
@@ -1148,18 +1165,17 @@ second_reply_is_never_the_answer_to_the_next_request(void **state)
 static bool
 reply_late_to_the_last(Request *r)
 {
-	static char last_key[64];
 	char		key[64];
 
 	if (r->n_here == 2)
 	{
 		strcpy(key, r->key);
-		strcpy(r->key, last_key);
+		strcpy(r->key, r->scratch);
 		send_success(r);
 		strcpy(r->key, key);
 		sleep_ms(5);
 	}
-	strcpy(last_key, r->key);
+	strcpy(r->scratch, r->key);
 	send_success(r);
 	return true;
 }
@@ -1183,9 +1199,8 @@ stale_reply_in_flight_is_told_by_its_settlement_id(void **state)
 }
 
 static bool
-speak_first(Request *r)
+speak_twice(Request *r)
 {
-	/* Only ever answers, but answers before the request is whole. */
 	send_success(r);
 	send_text(r, "HTTP/1.1 200 OK\r\nContent-Length: 51\r\n\r\n"
 			  "{\"success\":true,\"settlement_id\":\"unasked-for-0000\"}");
@@ -1196,12 +1211,9 @@ static void
 bytes_on_an_idle_connection_are_never_an_answer(void **state)
 {
 	(void) state;
-	serve(speak_first);
+	serve(speak_twice);
 	for (int i = 1; i <= 10; i++)
-	{
-		expect_settled(attempt(i));
-		sleep_ms(3);
-	}
+		settle_and_lose_connection(i);
 }
 
 /* ---- many, and late ---- */
@@ -1221,8 +1233,8 @@ a_thousand_in_flight(void **state)
 
 	(void) state;
 	config.max_connections = 1000;
-	config.connect_timeout_ms = 5000;
-	config.request_timeout_ms = 8000;
+	config.connect_timeout_ms = 5000 * slow;
+	config.request_timeout_ms = 8000 * slow;
 	serve(settle_after_300_ms);
 	start = now_ms();
 	for (int i = 1; i <= 1000; i++)
@@ -1231,7 +1243,7 @@ a_thousand_in_flight(void **state)
 	run_until_results(1000);
 	for (int i = 0; i < 1000; i++)
 		expect_settled(&results[i]);
-	assert_true(now_ms() - start < 6000);
+	assert_true(now_ms() - start < 6000 * slow);
 	assert_int_equal(server_requests(server), 1000);
 	assert_true(server_peak(server) <= 1000);
 	assert_int_equal(wallet_client_in_flight(client), 0);
@@ -1516,6 +1528,27 @@ tls_with_the_right_certificate_settles(void **state)
 	assert_int_equal(server_connections(server), 1);
 }
 
+/* TLS 1.3 lets the client send before the server has looked at its certificate. */
+static void
+tls_client_certificate_is_shown(void **state)
+{
+	(void) state;
+	server = server_start_mutual(settle, "build/server.crt", "build/server.key", "build/ca.crt");
+	snprintf(url, sizeof url, "https://localhost:%d", server_port(server));
+	config.url = url;
+	config.ca_file = "build/ca.crt";
+	start_client();
+	assert_int_not_equal(attempt(1)->verdict.outcome, OUTCOME_SETTLED);
+	assert_int_equal(results[0].verdict.outcome,
+					 results[0].facts.maybe_sent ? OUTCOME_UNKNOWN : OUTCOME_NOT_EXECUTED);
+	assert_int_equal(server_requests(server), 0);
+	wallet_client_destroy(client);
+	config.cert_file = "build/server.crt";
+	config.key_file = "build/server.key";
+	start_client();
+	expect_settled(attempt(2));
+}
+
 static void
 tls_idle_close_is_survived(void **state)
 {
@@ -1526,10 +1559,7 @@ tls_idle_close_is_survived(void **state)
 	config.ca_file = "build/ca.crt";
 	start_client();
 	for (int i = 1; i <= 10; i++)
-	{
-		expect_settled(attempt(i));
-		sleep_ms(3);
-	}
+		settle_and_lose_connection(i);
 	assert_int_equal(counters().resends_blocked, 0);
 }
 
@@ -1540,12 +1570,12 @@ tls_late_caller_does_not_lose_its_handshake(void **state)
 	(void) state;
 	serve_tls("build/server.crt", "build/server.key", "localhost");
 	config.ca_file = "build/ca.crt";
-	config.connect_timeout_ms = 200;
-	config.request_timeout_ms = 5000;
+	config.connect_timeout_ms = 200 * slow;
+	config.request_timeout_ms = 5000 * slow;
 	start_client();
 	submit(1);
 	wallet_client_run(client);
-	sleep_ms(600);
+	sleep_ms(600 * slow);
 	run_until_results(1);
 	expect_settled(&results[0]);
 }
@@ -1602,70 +1632,74 @@ tls_to_a_plain_server_is_not_executed(void **state)
 	assert_int_equal(results[0].verdict.outcome, OUTCOME_NOT_EXECUTED);
 }
 
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+static const struct CMUnitTest tests[] = {
+	TEST(request_is_sent_as_the_contract_says),
+	TEST(optional_headers_are_left_out),
+	TEST(connections_are_used_again),
+	TEST(base_path_of_the_url_is_kept),
+	TEST(proxy_of_the_environment_is_not_used),
+	TEST(interim_replies_are_passed_over),
+	TEST(reply_ended_by_close_settles),
+	TEST(close_after_reading_on_a_fresh_connection),
+	TEST(close_after_reading_on_a_used_connection_is_not_sent_twice),
+	TEST(close_after_reading_with_another_connection_idle_is_not_sent_twice),
+	TEST(refused_reconnect_after_close_is_unknown),
+	TEST(reset_after_reading),
+	TEST(reset_after_reading_on_a_used_connection),
+	TEST(idle_connection_that_closed_is_replaced),
+	TEST(refused_connection_is_not_executed),
+	TEST(connect_timeout_is_not_executed),
+	TEST(request_timeout_bounds_connecting_too),
+	TEST(name_that_does_not_resolve_is_not_executed),
+	TEST(slow_resolver_blocks_nobody),
+	TEST(name_is_resolved_off_the_main_thread),
+	TEST(plain_http_is_refused_off_the_loopback),
+	TEST(loopback_is_checked_at_the_address),
+	TEST(unusable_configurations_are_refused),
+	TEST(urls_are_checked),
+	TEST(timeout_after_sending_is_unknown),
+	TEST(truncated_reply_is_unknown),
+	TEST(dripping_reply_is_timed_out),
+	TEST(dripping_reply_in_time_is_read),
+	TEST(huge_replies_are_cut_off),
+	TEST(largest_reply_that_is_allowed_is_read),
+	TEST(garbage_is_unknown),
+	TEST(redirects_are_not_followed),
+	TEST(replies_become_outcomes),
+	TEST(retry_after_is_read_as_seconds_or_date),
+	TEST(second_reply_is_never_the_answer_to_the_next_request),
+	TEST(stale_reply_in_flight_is_told_by_its_settlement_id),
+	TEST(bytes_on_an_idle_connection_are_never_an_answer),
+	TEST(a_thousand_in_flight),
+	TEST(cap_on_connections_is_kept),
+	TEST(slow_request_does_not_hold_back_others),
+	TEST(late_caller_still_gets_the_reply),
+	TEST(late_caller_still_gets_a_large_reply),
+	TEST(late_caller_does_not_lose_its_connect),
+	TEST(late_caller_sends_nothing_after_the_deadline),
+	TEST(phases_can_be_followed),
+	TEST(destroying_in_flight_is_clean),
+	TEST(lookups_ask_for_the_key),
+	TEST(unsendable_requests_are_reported),
+	TEST(echo_of_another_trade_is_unknown_and_costs_the_connection),
+	TEST(tls_with_the_right_certificate_settles),
+	TEST(tls_client_certificate_is_shown),
+	TEST(tls_idle_close_is_survived),
+	TEST(tls_late_caller_does_not_lose_its_handshake),
+	TEST(tls_with_a_wrong_ca_is_not_executed),
+	TEST(tls_with_a_wrong_name_is_not_executed),
+	TEST(tls_with_a_missing_ca_file_is_not_executed),
+	TEST(tls_to_a_plain_server_is_not_executed),
+};
+
 int
 main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-	const struct CMUnitTest tests[] = {
-		TEST(request_is_sent_as_the_contract_says),
-		TEST(optional_headers_are_left_out),
-		TEST(connections_are_used_again),
-		TEST(base_path_of_the_url_is_kept),
-		TEST(proxy_of_the_environment_is_not_used),
-		TEST(interim_replies_are_passed_over),
-		TEST(reply_ended_by_close_settles),
-		TEST(close_after_reading_on_a_fresh_connection),
-		TEST(close_after_reading_on_a_used_connection_is_not_sent_twice),
-		TEST(close_after_reading_with_another_connection_idle_is_not_sent_twice),
-		TEST(refused_reconnect_after_close_is_unknown),
-		TEST(reset_after_reading),
-		TEST(reset_after_reading_on_a_used_connection),
-		TEST(idle_connection_that_closed_is_replaced),
-		TEST(refused_connection_is_not_executed),
-		TEST(connect_timeout_is_not_executed),
-		TEST(request_timeout_bounds_connecting_too),
-		TEST(name_that_does_not_resolve_is_not_executed),
-		TEST(slow_resolver_blocks_nobody),
-		TEST(name_is_resolved_off_the_main_thread),
-		TEST(plain_http_is_refused_off_the_loopback),
-		TEST(loopback_is_checked_at_the_address),
-		TEST(unusable_configurations_are_refused),
-		TEST(urls_are_checked),
-		TEST(timeout_after_sending_is_unknown),
-		TEST(truncated_reply_is_unknown),
-		TEST(dripping_reply_is_timed_out),
-		TEST(dripping_reply_in_time_is_read),
-		TEST(huge_replies_are_cut_off),
-		TEST(largest_reply_that_is_allowed_is_read),
-		TEST(garbage_is_unknown),
-		TEST(redirects_are_not_followed),
-		TEST(replies_become_outcomes),
-		TEST(retry_after_is_read_as_seconds_or_date),
-		TEST(second_reply_is_never_the_answer_to_the_next_request),
-		TEST(stale_reply_in_flight_is_told_by_its_settlement_id),
-		TEST(bytes_on_an_idle_connection_are_never_an_answer),
-		TEST(a_thousand_in_flight),
-		TEST(cap_on_connections_is_kept),
-		TEST(slow_request_does_not_hold_back_others),
-		TEST(late_caller_still_gets_the_reply),
-		TEST(late_caller_still_gets_a_large_reply),
-		TEST(late_caller_does_not_lose_its_connect),
-		TEST(late_caller_sends_nothing_after_the_deadline),
-		TEST(phases_can_be_followed),
-		TEST(destroying_in_flight_is_clean),
-		TEST(lookups_ask_for_the_key),
-		TEST(unsendable_requests_are_reported),
-		TEST(echo_of_another_trade_is_unknown_and_costs_the_connection),
-		TEST(tls_with_the_right_certificate_settles),
-		TEST(tls_idle_close_is_survived),
-		TEST(tls_late_caller_does_not_lose_its_handshake),
-		TEST(tls_with_a_wrong_ca_is_not_executed),
-		TEST(tls_with_a_wrong_name_is_not_executed),
-		TEST(tls_with_a_missing_ca_file_is_not_executed),
-		TEST(tls_to_a_plain_server_is_not_executed),
-	};
 	struct rlimit files;
 
+	if (getenv("CLIENT_TEST_SLOW") != NULL)
+		slow = atoi(getenv("CLIENT_TEST_SLOW"));
 	getrlimit(RLIMIT_NOFILE, &files);
 	if (files.rlim_cur < 4096)
 	{

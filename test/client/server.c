@@ -256,6 +256,13 @@ accept_all(void *arg)
 Server *
 server_start(Script script, const char *cert, const char *key)
 {
+	return server_start_mutual(script, cert, key, NULL);
+}
+
+Server *
+server_start_mutual(Script script, const char *cert, const char *key,
+					const char *client_ca)
+{
 	Server	   *s = calloc(1, sizeof *s);
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	socklen_t	len = sizeof address;
@@ -268,6 +275,12 @@ server_start(Script script, const char *cert, const char *key)
 		if (SSL_CTX_use_certificate_chain_file(s->tls, cert) != 1 ||
 			SSL_CTX_use_PrivateKey_file(s->tls, key, SSL_FILETYPE_PEM) != 1)
 			abort();
+		if (client_ca != NULL)
+		{
+			if (SSL_CTX_load_verify_locations(s->tls, client_ca, NULL) != 1)
+				abort();
+			SSL_CTX_set_verify(s->tls, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+		}
 	}
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	s->listen_fd = socket(AF_INET, SOCK_STREAM, 0);

@@ -23,6 +23,7 @@ typedef struct Request
 	char		head[8192];		/* request line and headers */
 	char		body[8192];
 	char		key[64];		/* Idempotency-Key, or "" */
+	char		scratch[64];	/* the script's, for the life of the connection */
 } Request;
 
 /* Answer one request; false closes the connection. */
@@ -30,6 +31,10 @@ typedef bool (*Script) (Request *request);
 
 /* cert and key files, or NULL for plain http.  Listens on 127.0.0.1. */
 extern Server *server_start(Script script, const char *cert, const char *key);
+
+/* The same over TLS, with a certificate of this CA asked of the client. */
+extern Server *server_start_mutual(Script script, const char *cert, const char *key,
+								   const char *client_ca);
 extern void server_stop(Server *server);
 
 extern int	server_port(const Server *server);

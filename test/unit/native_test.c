@@ -384,6 +384,25 @@ long_texts_are_cut_at_a_character(void **state)
 	assert_int_equal(result.facts.code, CODE_UNRECOGNISED);
 }
 
+/*
+ * In a backend this name is PostgreSQL's SQL function.  This program exports one
+ * too (-rdynamic), which must not get in the way of the parser.
+ */
+json_t *
+json_object(void)
+{
+	fprintf(stderr, "the parser called the program's json_object\n");
+	abort();
+}
+
+static void
+parser_works_beside_the_json_object_of_postgresql(void **state)
+{
+	(void) state;
+	read_reply("{\"success\":true,\"nested\":{\"a\":{}}}");
+	assert_true(result.facts.parsed);
+}
+
 static void
 adapters_are_found_by_name(void **state)
 {
@@ -414,6 +433,7 @@ main(void)
 		cmocka_unit_test(lookup_without_a_trade_checks_the_key_only),
 		cmocka_unit_test(no_secret_comes_out),
 		cmocka_unit_test(long_texts_are_cut_at_a_character),
+		cmocka_unit_test(parser_works_beside_the_json_object_of_postgresql),
 		cmocka_unit_test(adapters_are_found_by_name),
 	};
 
