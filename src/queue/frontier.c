@@ -409,19 +409,24 @@ scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
 	return last;
 }
 
-/* Late ranges were taken off the list before the snapshot: all are visible. */
+/*
+ * Late ranges were taken off the list before the snapshot: all are visible.  A
+ * commit during a scan announces ids that are still ahead of the frontier, too:
+ * they are not late, and taking one would carry the frontier past the others.
+ */
 static void
 scan_late(Scan *scan, IdRange *late, int n)
 {
 	qsort(late, n, sizeof(IdRange), compare_ids);	/* by lo, the first field */
 	for (int i = 0; i < n; i++)
 	{
+		int64		hi = Min(late[i].hi, scan->frontier);
 		int64		last = late[i].lo - 1;
 
-		if (!scan->stopped)
-			last = scan_range(scan, late[i].lo, late[i].hi, true);
-		if (last < late[i].hi)
-			frontier_announce_late(scan->db, last + 1, late[i].hi);
+		if (!scan->stopped && last < hi)
+			last = scan_range(scan, late[i].lo, hi, true);
+		if (last < hi)
+			frontier_announce_late(scan->db, last + 1, hi);
 	}
 }
 

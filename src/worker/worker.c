@@ -242,7 +242,8 @@ loop(Worker *w)
 		report_activity(w);
 		if (w->client != client || w->wait_set == NULL)
 			build_wait_set(w);
-		wait_for_work(w);
+		if (!may_leave(w))
+			wait_for_work(w);
 	}
 }
 

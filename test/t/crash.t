@@ -81,6 +81,30 @@ scenario orphan_handover => sub {
 	$s->faults;
 };
 
+# It lives, but does not come by any more: the others take over what it has.
+# When it wakes up it must not act on what is no longer its own.
+scenario a_frozen_worker => sub {
+	$s->set(request_timeout => '500ms');
+	$s->faults({ match => { trade_id_prefix => 'frozen', times => 1 }, action => 'pass', reply_delay_ms => 300 });
+	my ($booked, $requests) = ($s->effects, $s->requests);
+	$s->trades('frozen', 10);
+	wait_for(sub { $s->requests >= $requests + 10 }, 'all to be sent');
+	my @frozen = split /\n/, $s->sql('SELECT pid FROM settlement.workers WHERE in_flight > 0');
+	kill STOP => $frozen[0];
+	$s->settled_is('frozen', 10, 'all settle');
+	$s->trades('thawed', 10);
+	kill CONT => $frozen[0];
+	$s->settled_is('thawed', 10);
+	$s->becomes("SELECT count(*) FROM settlement.workers WHERE state = 'running' AND heartbeat_age < interval '5 seconds'", 2,
+		'it works again');
+	is($s->effects - $booked, 20, 'one effect of each');
+	is($s->sql("SELECT count(*) FROM settlement.discrepancies"), 0, 'nothing contradicts');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+	$s->set(request_timeout => '3s');
+	$s->faults;
+};
+
 # It cannot record what it knows, again and again, and gives up.
 scenario a_worker_that_gives_up => sub {
 	$s->faults({ match => { trade_id_prefix => 'stuck', times => 1 }, action => 'status', status => 503, apply => \1 });

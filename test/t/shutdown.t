@@ -34,6 +34,19 @@ SQL
 	$s->ledgers_are_equal;
 };
 
+# An idle worker leaves when it is told to: no waiting for a poll or for the timeout.
+scenario idle_workers_leave_at_once => sub {
+	$s->set(poll_interval => '10min', shutdown_timeout => '2min');
+	$s->trade('idle');
+	$s->status_is('idle', 'SETTLED');
+	my $start = time;
+	$node->restart;
+	cmp_ok(time - $start, '<', 30, 'a restart does not wait for the timeout');
+	$s->set(workers => 0);
+	$s->wait_for_workers(0);
+	$s->reset('poll_interval', 'shutdown_timeout', 'workers');
+};
+
 # It does not wait longer than shutdown_timeout; what is left then is looked at as perhaps executed.
 scenario shutdown_timeout => sub {
 	$s->set(shutdown_timeout => '300ms', request_timeout => '30s');

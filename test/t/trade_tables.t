@@ -124,6 +124,35 @@ SQL
 	$s->ledgers_are_equal;
 };
 
+# User code that is slow, or says no without an error.
+scenario slow_and_silent_triggers => sub {
+	$s->sql(<<'SQL');
+SET ROLE exchange;
+CREATE FUNCTION "Exchange".odd() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id = 553 THEN PERFORM pg_sleep(60); END IF;
+    IF NEW.id = 557 THEN RETURN NULL; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER odd BEFORE UPDATE ON "Exchange"."Trade Log" FOR EACH ROW EXECUTE FUNCTION "Exchange".odd();
+SQL
+	my $requests = $s->requests;
+	exchange_insert(551, 560);
+	$s->becomes(q{SELECT count(*) FROM witness.trades WHERE trade_id::bigint BETWEEN 551 AND 560 AND settlement_status = 'SETTLED'}, 8,
+		'the others settle');
+	$s->becomes(q{SELECT string_agg(trade_id, ' ' ORDER BY trade_id) FROM settlement.unapplied WHERE failures > 0}, '553 557', 'both show in unapplied');
+	like($s->sql(q{SELECT last_failure FROM settlement.unapplied WHERE trade_id = '557'}), qr/trigger suppressed/, 'with the reason');
+	exchange_insert(561, 570);
+	$s->becomes(q{SELECT count(*) FROM witness.trades WHERE trade_id::bigint BETWEEN 561 AND 570 AND settlement_status = 'SETTLED'}, 10,
+		'new ones settle meanwhile');
+	$s->sql(q{DROP TRIGGER odd ON "Exchange"."Trade Log"});
+	$s->becomes(q{SELECT count(*) FROM witness.trades WHERE trade_id::bigint BETWEEN 551 AND 560 AND settlement_status = 'SETTLED'}, 10,
+		'both settle once the cause is gone', 90);
+	is($s->requests - $requests, 20, 'one request for each');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
 scenario a_locked_row_holds_up_nobody => sub {
 	exchange_insert(601, 601);
 	$s->becomes(q{SELECT settlement_status FROM witness.trades WHERE trade_id = '601'}, 'SETTLED', 'settled');
@@ -166,6 +195,38 @@ scenario a_row_that_moves => sub {
 	$s->becomes(q{SELECT settlement_status FROM witness.trades WHERE trade_id = '801'}, 'SETTLED', 'settles');
 	$s->at_rest;
 	is($s->effects_of('801'), 1, 'one effect, although the INSERT trigger fired twice');
+};
+
+# What ALTER DATABASE ... SET does to every session it must not do to a worker.
+scenario hostile_settings => sub {
+	$s->sql(<<'SQL');
+ALTER DATABASE postgres SET synchronous_commit = off;
+ALTER DATABASE postgres SET default_transaction_isolation = 'serializable';
+ALTER DATABASE postgres SET default_transaction_read_only = on;
+ALTER DATABASE postgres SET default_transaction_deferrable = on;
+ALTER DATABASE postgres SET session_replication_role = replica;
+ALTER DATABASE postgres SET search_path = nonsense;
+ALTER DATABASE postgres SET statement_timeout = 1;
+ALTER DATABASE postgres SET lock_timeout = 1;
+ALTER DATABASE postgres SET idle_in_transaction_session_timeout = 1;
+ALTER DATABASE postgres SET row_security = off;
+ALTER DATABASE postgres SET enable_indexscan = off;
+ALTER DATABASE postgres SET DateStyle = 'German, DMY';
+ALTER DATABASE postgres SET IntervalStyle = sql_standard;
+ALTER DATABASE postgres SET TimeZone = 'Pacific/Kiritimati';
+ALTER DATABASE postgres SET extra_float_digits = -15;
+ALTER DATABASE postgres SET lc_messages = 'C';
+ALTER DATABASE postgres SET standard_conforming_strings = off;
+SELECT settlement.restart_worker(slot) FROM settlement.workers;
+SQL
+	my $honest = 'SET statement_timeout = 0; SET lock_timeout = 0; SET default_transaction_read_only = off; SET session_replication_role = origin; SET search_path = public;';
+	$s->becomes("$honest SELECT count(*) FROM settlement.workers WHERE state = 'running' AND started_at > (SELECT max(at) FROM settlement.audit_log WHERE act = 'restart_worker') - interval '1 second'", 2, 'new workers run');
+	$s->sql("$honest SELECT put('hostile', 10); SELECT put('hostile bad', price => -1)");
+	$s->becomes("$honest SELECT string_agg(settlement_status || ' ' || n, ', ' ORDER BY 1) FROM (SELECT settlement_status, count(*) AS n FROM trades WHERE trade_id LIKE 'hostile%' GROUP BY 1) AS c",
+		'FAILED 1, SETTLED 10', 'trades settle, and fail, as ever');
+	$s->sql("$honest ALTER DATABASE postgres RESET ALL");
+	$s->sql("SELECT settlement.restart_worker(slot) FROM settlement.workers");
+	$s->sql("DELETE FROM settlement.dlq");
 };
 
 scenario a_row_that_is_gone => sub {
