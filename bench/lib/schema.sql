@@ -13,7 +13,7 @@ CREATE TABLE bench.trades (
     settlement_attempts int, settlement_error text
 );
 CREATE TABLE public.trades (LIKE bench.trades INCLUDING ALL);
-SELECT settlement.attach('public.trades');
+SELECT count(*) AS columns FROM settlement.attach('public.trades');
 
 -- The hand-rolled queue: ids of trades, claimed with FOR UPDATE SKIP LOCKED.
 CREATE TABLE bench.jobs (trade_id bigint PRIMARY KEY);
