@@ -27,6 +27,7 @@
 #include "queue/frontier.h"
 #include "queue/key.h"
 #include "queue/late.h"
+#include "queue/remove.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
 #include "shared/settings.h"
@@ -48,11 +49,6 @@ static Statement finish_claims = {
 static Statement lock_claims = {
 	"SELECT token FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) FOR UPDATE",
 	2, {INT8OID, INT8ARRAYOID}
-};
-
-static Statement delete_settled = {
-	"DELETE FROM settlement.queue WHERE id = ANY ($1) RETURNING id",
-	1, {INT8ARRAYOID}
 };
 
 #define MOVED_FACTS \
@@ -206,14 +202,14 @@ mark_removed(Finish *finish, Ending **chosen, int n)
 static void
 record_settled(Finish *finish, Ending **chosen, int n)
 {
-	int64	   *ids = palloc(sizeof(int64) * n);
-	Datum		values[1];
+	TradeFlight **flights = palloc(sizeof(TradeFlight *) * n);
+	bool	   *removed = palloc(sizeof(bool) * n);
 
 	for (int i = 0; i < n; i++)
-		ids[i] = chosen[i]->flight->queue_id;
-	values[0] = int8_array(ids, n);
-	statement_run(&delete_settled, values);
-	mark_removed(finish, chosen, n);
+		flights[i] = chosen[i]->flight;
+	finish->n_removed += remove_rows(flights, removed, n);
+	for (int i = 0; i < n; i++)
+		chosen[i]->mine = removed[i];
 }
 
 /* Arguments 1 to 7 of both moves: the id and the facts that change. */

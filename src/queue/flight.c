@@ -209,6 +209,7 @@ flight_read(TradeFlight *flight, TupleTableSlot *row, MemoryContext context)
 	list.n = 0;
 	list.bytes = 0;
 	slot_getallattrs(row);
+	ItemPointerCopy(&row->tts_tid, &flight->queue_tid);
 	read_scalars(flight, row);
 	add_text(&list, &wire->trade_id, row, Anum_queue_trade_id);
 	add_text(&list, &flight->symbol, row, Anum_queue_symbol);

@@ -39,6 +39,7 @@ typedef struct TradeFlight
 {
 	FlightState state;
 	int64		queue_id;
+	ItemPointerData queue_tid;	/* where the queue row is */
 	OpenClaim  *claim;
 	TimestampTz claimed_at;
 	bool		probe;			/* half-open breaker: the one request */

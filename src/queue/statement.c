@@ -40,6 +40,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 {
 	/* volatile: restored after a longjmp */
 	volatile bool seqscan = enable_seqscan;
+	volatile bool bitmapscan = enable_bitmapscan;
 	volatile bool hashjoin = enable_hashjoin;
 	volatile bool mergejoin = enable_mergejoin;
 	volatile int code = 0;
@@ -47,6 +48,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 	PG_TRY();
 	{
 		enable_seqscan = false;
+		enable_bitmapscan = false;
 		enable_hashjoin = false;
 		enable_mergejoin = false;
 		prepare(statement);
@@ -56,6 +58,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 	PG_FINALLY();
 	{
 		enable_seqscan = seqscan;
+		enable_bitmapscan = bitmapscan;
 		enable_hashjoin = hashjoin;
 		enable_mergejoin = mergejoin;
 	}
