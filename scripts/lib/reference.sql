@@ -8,15 +8,16 @@
 \echo
 \echo 'Written by `scripts/reference` from the comments on the objects; change it there. All objects are in the schema `settlement`. Names that begin with an underscore are internal.'
 \echo
-\echo '## Functions'
+\echo '## Functions and procedures'
 
-SELECT format(E'\n### %s\n\n```\n%s(%s)\n    RETURNS %s\n```\n\n%s', p.proname, p.proname,
+SELECT format(E'\n### %s\n\n```\n%s%s(%s)%s\n```\n\n%s', p.proname,
+              CASE p.prokind WHEN 'p' THEN 'CALL ' END, p.proname,
               regexp_replace(pg_get_function_arguments(p.oid), ', ', E',\n        ', 'g'),
-              regexp_replace(pg_get_function_result(p.oid), ', ', E',\n        ', 'g'),
+              E'\n    RETURNS ' || regexp_replace(pg_get_function_result(p.oid), ', ', E',\n        ', 'g'),
               coalesce(obj_description(p.oid, 'pg_proc'), 'NOT COMMENTED'))
 FROM pg_proc AS p
 WHERE p.pronamespace = 'settlement'::regnamespace AND p.proname NOT LIKE '\_%'
-  AND p.prorettype <> 'trigger'::regtype AND p.prokind = 'f'
+  AND p.prorettype <> 'trigger'::regtype AND p.prokind IN ('f', 'p')
 ORDER BY p.proname, pg_get_function_arguments(p.oid);
 
 SELECT format(E'\n## %s', initcap(what)),
