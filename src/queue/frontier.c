@@ -63,6 +63,7 @@ typedef struct Scan
 	int			n_taken;
 	int			max_taken;
 	int64	   *taken;
+	int			n_taken_late;	/* of those, first and sorted: by scan_late */
 	int64		frontier;
 } Scan;
 
@@ -160,11 +161,14 @@ read_flights(Scan *scan)
 	scan->n_in_flight = n;
 }
 
+/* In flight, or taken by this scan before its sweep came by. */
 static bool
 is_in_flight(const Scan *scan, int64 id)
 {
 	return bsearch(&id, scan->in_flight, scan->n_in_flight, sizeof(int64),
-				   compare_ids) != NULL;
+				   compare_ids) != NULL ||
+		bsearch(&id, scan->taken, scan->n_taken_late, sizeof(int64),
+				compare_ids) != NULL;
 }
 
 static void
@@ -417,17 +421,21 @@ scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
 static void
 scan_late(Scan *scan, IdRange *late, int n)
 {
+	int64		last = 0;
+
 	qsort(late, n, sizeof(IdRange), compare_ids);	/* by lo, the first field */
 	for (int i = 0; i < n; i++)
 	{
+		int64		lo = Max(late[i].lo, last + 1); /* they may overlap */
 		int64		hi = Min(late[i].hi, scan->frontier);
-		int64		last = late[i].lo - 1;
 
-		if (!scan->stopped && last < hi)
-			last = scan_range(scan, late[i].lo, hi, true);
+		last = lo - 1;
+		if (!scan->stopped && lo <= hi)
+			last = scan_range(scan, lo, hi, true);
 		if (last < hi)
 			frontier_announce_late(scan->db, last + 1, hi);
 	}
+	scan->n_taken_late = scan->n_taken;
 }
 
 /* One piece of the sweep under way, if any. */

@@ -23,6 +23,7 @@ sub pgbench
 
 # Ids drawn early, committed long after later ones were settled.
 scenario late_committers => sub {
+	my $requests = $s->requests;
 	my @sessions = map { $s->session } 1 .. 8;
 	for my $i (0 .. $#sessions)
 	{
@@ -36,11 +37,13 @@ scenario late_committers => sub {
 		$s->settled_is("late-$i", $i == 3 ? 0 : 5, "those of session $i", 20);
 	}
 	$_->quit for @sessions;
+	is($s->requests - $requests, 80 + 7 * 5, 'one request for each');
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };
 
 scenario many_late_committers => sub {
+	my $requests = $s->requests;
 	pgbench('late', <<'SQL', 16, 25);
 \set ms random(0, 40)
 BEGIN;
@@ -50,6 +53,7 @@ SELECT public.put('storm-' || :client_id || '-' || (random() * 1e15)::bigint, 2)
 END;
 SQL
 	$s->settled_is('storm', 16 * 25 * 5, undef, 20);
+	is($s->requests - $requests, 16 * 25 * 5, 'one request for each');
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };

@@ -38,7 +38,12 @@ sub while_inserting
 sub each_once
 {
 	$s->becomes("SELECT count(*) FROM trades WHERE settlement_status IS DISTINCT FROM 'SETTLED'", 0, 'all have settled');
-	is($s->requests, $s->sql('SELECT count(*) FROM trades'), 'one request for each trade');
+	is($s->requests, $s->sql('SELECT count(*) FROM trades'), 'one request for each trade')
+		or diag($s->sql(<<'SQL'));
+SELECT 'attempt', a::text FROM settlement.attempts a
+UNION ALL SELECT 'trade', concat_ws(' ', trade_id, settlement_attempts) FROM trades WHERE settlement_attempts <> 1
+UNION ALL SELECT 'counter', name || ' ' || value FROM settlement.metrics WHERE kind = 'counter'
+SQL
 	$s->at_rest;
 	$s->ledgers_are_equal;
 }
