@@ -168,7 +168,7 @@ settlement_database_state(PG_FUNCTION_ARGS)
 	row_set(&row, STATE_RECOVERED, BoolGetDatum(pg_atomic_read_u32(&db->recovered) != 0));
 	if (pg_atomic_read_u32(&db->depth_known) != 0)
 		row_set(&row, STATE_QUEUE_DEPTH,
-				Int64GetDatum(Max((int64) pg_atomic_read_u64(&db->depth), 0)));
+				Int64GetDatum(shmem_queue_depth(db)));
 	row_set_workers(&row, db);
 	row_set_policy(&row, db);
 	row_set_time(&row, STATE_LAST_DEFINITE_AT, pg_atomic_read_u64(&db->last_definite_at));
@@ -189,7 +189,7 @@ settlement_queue_depth(PG_FUNCTION_ARGS)
 	if (db == NULL)
 		PG_RETURN_NULL();
 	if (pg_atomic_read_u32(&db->depth_known) != 0)
-		depth = (int64) pg_atomic_read_u64(&db->depth);
+		depth = shmem_queue_depth(db);
 	else
 		depth = announce_queue_depth(settlement_catalog(false)->queue);
 	PG_RETURN_INT64(Max(depth, 0));

@@ -94,8 +94,7 @@ announce_commit(DbState *db)
 	{
 		push_late_ranges(db);
 		pg_atomic_fetch_add_u64(&db->announced, 1);
-		if (pg_atomic_read_u32(&db->depth_known))
-			pg_atomic_fetch_add_u64(&db->depth, noted.total.rows);
+		pg_atomic_fetch_add_u64(&db->depth_change, noted.total.rows);
 		shmem_count(db, COUNT_SUBMITTED, noted.total.submitted);
 	}
 	if (noted.other_work)
@@ -284,14 +283,18 @@ announce_prepared_commit(void)
 }
 
 /*
- * Committed rows of the queue.  Not with an MVCC snapshot: in a serializable
- * transaction that would put a predicate lock on the whole queue.
+ * Rows of the queue that others have committed, as of the beginning of the count.
+ * In a serializable transaction not with an MVCC snapshot, which would put a
+ * predicate lock on the whole queue; the count may then see what commits while
+ * it goes on.
  */
 static int64
 count_committed_rows(Oid queue)
 {
 	Relation	rel = table_open(queue, AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	Snapshot	snapshot = IsolationIsSerializable() ? SnapshotSelf
+		: RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	HeapTuple	tuple;
 	int64		rows = 0;
 
@@ -301,14 +304,17 @@ count_committed_rows(Oid queue)
 			rows++;
 	}
 	table_endscan(scan);
+	if (snapshot != SnapshotSelf)
+		UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return rows;
 }
 
 /*
- * Counting races with commits: each concurrent session may be missed or
- * counted twice once, which is the tolerance that settlement.max_queue_depth
- * promises.
+ * depth_change runs from the start of the server; one count fixes what it is
+ * added to.  Whoever counts at the same time finds a base that is as good.  A
+ * session that commits between the reading of depth_change and the snapshot is
+ * counted twice: the tolerance that settlement.max_queue_depth promises.
  */
 int64
 announce_queue_depth(Oid queue)
@@ -321,10 +327,13 @@ announce_queue_depth(Oid queue)
 		return -1;
 	if (!pg_atomic_read_u32(&db->depth_known))
 	{
-		pg_atomic_write_u64(&db->depth, (uint64) count_committed_rows(queue));
+		int64		change = (int64) pg_atomic_read_u64(&db->depth_change);
+
+		pg_atomic_write_u64(&db->depth_base,
+							(uint64) (count_committed_rows(queue) - change));
 		pg_atomic_write_u32(&db->depth_known, 1);
 	}
-	return Max((int64) pg_atomic_read_u64(&db->depth), 0) + noted.total.rows;
+	return shmem_queue_depth(db) + noted.total.rows;
 }
 
 Datum

@@ -233,7 +233,7 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 	TimestampTz now = GetCurrentTimestamp();
 
 	frontier_forget(slot, claim->outgoing, claim->n_outgoing);
-	pg_atomic_fetch_sub_u64(&db->depth, claim->n_outgoing);
+	pg_atomic_fetch_sub_u64(&db->depth_change, claim->n_outgoing);
 	shmem_count(db, COUNT_DUPLICATES, claim->n_duplicates);
 	for (int i = 0; i < claim->n; i++)
 	{

@@ -604,7 +604,7 @@ finish_committed(DbState *db, int slot_index, FlightPool *pool, Finish *finish)
 		flight_release(pool, finish->flights[i]);
 	}
 	frontier_forget(slot_index, ids, finish->n);
-	pg_atomic_fetch_sub_u64(&db->depth, finish->n_removed);
+	pg_atomic_fetch_sub_u64(&db->depth_change, finish->n_removed);
 	shmem_count(db, COUNT_SETTLED, finish->n_settled);
 	shmem_count(db, COUNT_FAILED, finish->n_dead);
 	shmem_count(db, COUNT_REJECTED, finish->n_rejected);

@@ -46,7 +46,7 @@ late_settlement(DbState *db, const TradeFlight *flight)
 	values[1] = CStringGetTextDatum(flight->wire.trade_id);
 	statement_run(&remove_everywhere, values);
 	removed = result_int8(0, 1);
-	pg_atomic_fetch_sub_u64(&db->depth, removed);
+	pg_atomic_fetch_sub_u64(&db->depth_change, removed);
 	removed += result_int8(0, 2) + result_int8(0, 3);
 	if (removed == 0)
 	{

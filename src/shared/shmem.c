@@ -56,7 +56,8 @@ init_database(DbState *db, LWLock *policy_lock)
 	SpinLockInit(&db->hint_mutex);
 	pg_atomic_init_u64(&db->scan_bound, 0);
 	pg_atomic_init_u64(&db->announced, 0);
-	pg_atomic_init_u64(&db->depth, 0);
+	pg_atomic_init_u64(&db->depth_change, 0);
+	pg_atomic_init_u64(&db->depth_base, 0);
 	pg_atomic_init_u32(&db->depth_known, 0);
 	pg_atomic_init_u32(&db->recovered, 0);
 	pg_atomic_init_u32(&db->recoverer, 0);
@@ -198,7 +199,8 @@ static void
 forget_facts(DbState *db)
 {
 	pg_atomic_write_u64(&db->scan_bound, 0);
-	pg_atomic_write_u64(&db->depth, 0);
+	pg_atomic_write_u64(&db->depth_change, 0);
+	pg_atomic_write_u64(&db->depth_base, 0);
 	pg_atomic_write_u32(&db->depth_known, 0);
 	pg_atomic_write_u32(&db->recovered, 0);
 	pg_atomic_write_u32(&db->recoverer, 0);

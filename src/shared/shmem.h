@@ -138,7 +138,9 @@ typedef struct DbState
 	pg_atomic_uint64 scan_bound;	/* ids up to here must be announced one by
 									 * one; PG_INT64_MAX during a scan */
 	pg_atomic_uint64 announced; /* commits that enqueued */
-	pg_atomic_uint64 depth;		/* rows in queue; int64, see depth_known */
+	pg_atomic_uint64 depth_change;	/* rows in queue more or less (int64) since
+									 * the start of the server */
+	pg_atomic_uint64 depth_base;	/* what that is added to (int64), once known */
 	pg_atomic_uint32 depth_known;
 	pg_atomic_uint32 recovered; /* claims of earlier boots are turned */
 	pg_atomic_uint32 recoverer; /* slot + 1 that takes over orphans now; 0 none */
@@ -250,6 +252,16 @@ static inline int
 shmem_db_index(const DbState *db)
 {
 	return (int) (db - settlement_shared->databases);
+}
+
+/* Rows in queue, ready and in flight; right only when depth_known. */
+static inline int64
+shmem_queue_depth(DbState *db)
+{
+	int64		depth = (int64) pg_atomic_read_u64(&db->depth_base) +
+		(int64) pg_atomic_read_u64(&db->depth_change);
+
+	return Max(depth, 0);
 }
 
 static inline void

@@ -168,7 +168,7 @@ take_slot_claims(Worker *w, int slot)
 		n_claims = recover_slot_claims(w->db, slot, &n);
 		session_commit();
 		total += n;
-		pg_atomic_fetch_sub_u64(&w->db->depth, n);
+		pg_atomic_fetch_sub_u64(&w->db->depth_change, n);
 	}
 	if (total > 0)
 	{
