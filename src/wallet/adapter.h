@@ -46,6 +46,12 @@ typedef struct WalletAdapter
 	ReplyCode	(*reply_code) (WalletVerb verb, const char *code);
 
 	/*
+	 * The class that operators see of a rejection with this code: static, lower
+	 * case, "rejected" when there is no better one.
+	 */
+	const char *(*rejection_class) (const char *code);
+
+	/*
 	 * Read the body of a complete reply.  Fills facts.{parsed, success,
 	 * has_settlement_id, echo_mismatch, code} and the texts of the result; any
 	 * bytes whatever may come.

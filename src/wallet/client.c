@@ -410,12 +410,22 @@ clear_result(WalletClient *client, const Attempt *a)
 }
 
 static void
-decide(WalletResult *result)
+decide(const WalletAdapter *adapter, WalletResult *result)
 {
+	bool		rejected;
+
 	if (result->verb == WALLET_LOOKUP)
+	{
 		result->lookup = outcome_of_lookup(&result->facts, &result->verdict);
+		rejected = result->lookup == LOOKUP_REJECTED;
+	}
 	else
+	{
 		result->verdict = outcome_of_settle(&result->facts);
+		rejected = result->verdict.outcome == OUTCOME_REJECTED;
+	}
+	if (rejected)
+		result->verdict.error_class = adapter->rejection_class(result->code);
 }
 
 static void
@@ -433,7 +443,7 @@ report_ended(WalletClient *client, Attempt *a)
 	result->duration_us = reply->duration_us;
 	if (reply->transport == TRANSPORT_OK)
 		read_reply(client, a, reply);
-	decide(result);
+	decide(client->adapter, result);
 	explain(result, reply);
 }
 
@@ -445,7 +455,7 @@ report_unsendable(WalletClient *client, Attempt *a)
 	clear_result(client, a);
 	result->facts.transport = a->why;
 	snprintf(result->message, sizeof result->message, "%s", a->unsendable);
-	decide(result);
+	decide(client->adapter, result);
 }
 
 const WalletResult *

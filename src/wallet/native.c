@@ -72,15 +72,16 @@ static const struct
 	const char *code;
 	ReplyCode	settle;
 	ReplyCode	lookup;
+	const char *class;			/* of a rejection */
 }			codes[] =
 {
-	{"INSUFFICIENT_BALANCE", CODE_REJECTION, CODE_REJECTION},
-	{"USER_NOT_FOUND", CODE_REJECTION, CODE_REJECTION},
-	{"RESERVATION_NOT_FOUND", CODE_REJECTION, CODE_REJECTION},
-	{"INVALID_REQUEST", CODE_REJECTION, CODE_UNRECOGNISED},
-	{"KEY_CONFLICT", CODE_KEY_CONFLICT, CODE_UNRECOGNISED},
-	{"STALE_EPOCH", CODE_STALE_EPOCH, CODE_STALE_EPOCH},
-	{"UNKNOWN_KEY", CODE_UNRECOGNISED, CODE_UNKNOWN_KEY},
+	{"INSUFFICIENT_BALANCE", CODE_REJECTION, CODE_REJECTION, "insufficient_balance"},
+	{"USER_NOT_FOUND", CODE_REJECTION, CODE_REJECTION, "user_not_found"},
+	{"RESERVATION_NOT_FOUND", CODE_REJECTION, CODE_REJECTION, "reservation_not_found"},
+	{"INVALID_REQUEST", CODE_REJECTION, CODE_UNRECOGNISED, "invalid_request"},
+	{"KEY_CONFLICT", CODE_KEY_CONFLICT, CODE_UNRECOGNISED, NULL},
+	{"STALE_EPOCH", CODE_STALE_EPOCH, CODE_STALE_EPOCH, NULL},
+	{"UNKNOWN_KEY", CODE_UNRECOGNISED, CODE_UNKNOWN_KEY, NULL},
 };
 
 static const char *
@@ -108,6 +109,15 @@ native_lookup_path(const char *key, char *out, size_t outlen)
 	int			len = snprintf(out, outlen, "/api/wallets/settlements/%s", key);
 
 	return len >= 0 && (size_t) len < outlen ? len : -1;
+}
+
+static const char *
+native_rejection_class(const char *code)
+{
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (codes[i].class != NULL && strcmp(codes[i].code, code) == 0)
+			return codes[i].class;
+	return "rejected";
 }
 
 static ReplyCode
@@ -358,6 +368,7 @@ const WalletAdapter native_adapter = {
 	.format = FORMAT_1,
 	.rejection_is_final = true,
 	.settle_path = "/api/wallets/settle",
+	.rejection_class = native_rejection_class,
 	.request_body = native_request_body,
 	.lookup_path = native_lookup_path,
 	.reply_code = native_reply_code,

@@ -86,7 +86,7 @@ SQL
 scenario insufficient_balance => sub {
 	$s->trade('poor', buyer => 'poor', symbol => 'BTC/USDT');
 	$s->status_is('poor', 'FAILED');
-	$s->dead_letter_is('poor', 'FAILED rejected INSUFFICIENT_BALANCE 1');
+	$s->dead_letter_is('poor', 'FAILED insufficient_balance INSUFFICIENT_BALANCE 1');
 	is($s->sql("SELECT http_status, final_rejection, maybe_executed FROM settlement.dlq WHERE trade_id = 'poor'"), '422|t|f',
 		'the wallet has said so, finally');
 	is($s->sql("SELECT count(*) FROM settlement.attempts WHERE trade_id = 'poor' AND outcome = 'rejected' AND http_status = 422"), 1,
@@ -98,12 +98,12 @@ scenario user_not_found => sub {
 	$s->trade('lost', seller => 'nobody', symbol => 'BTC/USDT');
 	$s->trade('lost too', seller => 'nobody', symbol => 'BTC/USDT');
 	$s->status_is('lost', 'FAILED');
-	$s->dead_letter_is($_, 'FAILED rejected USER_NOT_FOUND 1') for 'lost', 'lost too';
+	$s->dead_letter_is($_, 'FAILED user_not_found USER_NOT_FOUND 1') for 'lost', 'lost too';
 };
 
 scenario redrive => sub {
 	$s->sql("SELECT settlement.redrive('poor', 'not yet paid in')");
-	$s->dead_letter_is('poor', 'FAILED rejected INSUFFICIENT_BALANCE 2', 'too early: dead again, and asked again');
+	$s->dead_letter_is('poor', 'FAILED insufficient_balance INSUFFICIENT_BALANCE 2', 'too early: dead again, and asked again');
 	$s->wallet->fund(qw(poor USDT 1000));
 	$s->sql("SELECT settlement.redrive('poor', 'paid in')");
 	$s->status_is('poor', 'SETTLED');
@@ -123,7 +123,7 @@ scenario redrive_where => sub {
 	$s->wallet->fund(qw(nobody BTC 1000));
 	my $where = "settlement.redrive_where(code => 'USER_NOT_FOUND', reason => 'signed up'";
 	is($s->sql("SELECT sum(matching), coalesce(sum(redriven), 0) FROM $where)"), '2|0', 'a dry run by default');
-	$s->dead_letter_is('lost', 'FAILED rejected USER_NOT_FOUND 1', 'it changes nothing');
+	$s->dead_letter_is('lost', 'FAILED user_not_found USER_NOT_FOUND 1', 'it changes nothing');
 	$s->sql("SELECT * FROM $where, dry_run => false)");
 	$s->settled_is('lost', 2);
 	cmp_ok($s->sql("SELECT count(*) FROM settlement.audit_log WHERE reason = 'signed up'"), '>', 0, 'it is in the audit log');
@@ -136,7 +136,7 @@ scenario invalid_trades_cannot_be_redriven => sub {
 
 scenario resolve => sub {
 	$s->trade('resolved', seller => 'nobody at all', symbol => 'BTC/USDT');
-	$s->dead_letter_is('resolved', 'FAILED rejected USER_NOT_FOUND 1');
+	$s->dead_letter_is('resolved', 'FAILED user_not_found USER_NOT_FOUND 1');
 	is($s->sql("SELECT settlement.resolve('resolved', 'FAILED', NULL, 'cancelled by agreement')"), 'done', 'resolved as failed');
 	is($s->sql("SELECT count(*) FROM settlement.dlq WHERE trade_id = 'resolved'"), 0, 'is out of the DLQ');
 	$s->status_is('resolved', 'FAILED');

@@ -412,10 +412,21 @@ adapters_are_found_by_name(void **state)
 	assert_null(wallet_adapter_by_name(""));
 }
 
+static void
+rejections_have_a_class_of_their_own(void **state)
+{
+	(void) state;
+	assert_string_equal(native_adapter.rejection_class("INSUFFICIENT_BALANCE"), "insufficient_balance");
+	assert_string_equal(native_adapter.rejection_class("USER_NOT_FOUND"), "user_not_found");
+	assert_string_equal(native_adapter.rejection_class("KEY_CONFLICT"), "rejected");
+	assert_string_equal(native_adapter.rejection_class("SOMETHING_NEW"), "rejected");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rejections_have_a_class_of_their_own),
 		cmocka_unit_test(bytes_of_format_1_never_change),
 		cmocka_unit_test(hostile_texts_stay_inside_their_value),
 		cmocka_unit_test(lookup_path_holds_the_key),
