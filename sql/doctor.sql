@@ -123,6 +123,13 @@ BEGIN
              WHEN s.workers_wanted = 0 THEN 'See settlement.workers and settlement.databases.'
              ELSE format('max_worker_processes is %s and settlement.max_workers is %s, for all databases together.',
                          current_setting('max_worker_processes'), settlement._setting('max_workers')) END;
+    IF s.register_failures > 0 THEN
+        RETURN QUERY SELECT 'max_worker_processes', 'fail',
+            format('max_worker_processes is %s and all are in use: settlement cannot start its workers, or look for databases',
+                   current_setting('max_worker_processes')),
+            format('Raise it by at least %s (settlement.max_workers and two more) and restart the server.',
+                   settlement._setting('max_workers')::int + 2);
+    END IF;
     FOR w IN SELECT * FROM settlement._workers() x
              WHERE x.state = 'orphaned' OR x.heartbeat < clock_timestamp() - interval '30 seconds'
     LOOP

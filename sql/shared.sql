@@ -11,7 +11,8 @@ CREATE FUNCTION settlement._database_state(
     OUT breaker_changed_at timestamptz, OUT breaker_open_until timestamptz,
     OUT breaker_times_opened bigint, OUT limited_until timestamptz,
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
-    OUT sweep_all boolean, OUT next_due timestamptz) RETURNS SETOF record
+    OUT sweep_all boolean, OUT next_due timestamptz,
+    OUT register_failures integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 

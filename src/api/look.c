@@ -54,6 +54,7 @@ enum
 	STATE_FRONTIER,
 	STATE_SWEEP_ALL,
 	STATE_NEXT_DUE,
+	STATE_REGISTER_FAILURES,
 	N_STATE_COLUMNS
 };
 
@@ -97,6 +98,8 @@ row_set_workers(Row *row, const DbState *db)
 	LWLockAcquire(settlement_shared->lock, LW_SHARED);
 	row_set(row, STATE_WORKERS_WANTED, Int32GetDatum(db->wanted));
 	row_set(row, STATE_HOLDS, Int32GetDatum(db->holds));
+	row_set(row, STATE_REGISTER_FAILURES,
+			Int32GetDatum(settlement_shared->register_failures));
 	if (settlement_shared->launcher_pid != 0)
 		row_set(row, STATE_LAUNCHER_PID, Int32GetDatum(settlement_shared->launcher_pid));
 	for (int i = 0; i < settlement_shared->n_slots; i++)
