@@ -91,6 +91,7 @@ subtest max_worker_processes => sub {
 	# it is tried again each second
 	$node->poll_query_until('postgres', "SELECT clock_timestamp() > pg_postmaster_start_time() + interval '4 s'");
 	is(counted_in_log($node, $warnings), 1, '... once');
+	is($node->safe_psql('one', q{SELECT status FROM settlement.doctor() WHERE component = 'max_worker_processes'}), 'fail', '... and a finding');
 	$node->safe_psql('postgres', 'DROP DATABASE one');
 	workers_are($node, 'two', 2, 'processes that are free again are used');
 };

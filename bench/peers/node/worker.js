@@ -1,8 +1,8 @@
-// A worker as a careful team would write it by hand: claim a batch with SKIP
-// LOCKED in a transaction of its own, send it over keep-alive connections,
-// finish it with one UPDATE.  Several batches are under way at once, so that
-// neither the wallet nor the database waits for the other.  Ends when the
-// queue is empty.
+// A worker as a careful team would write it by hand: lease a batch with SKIP
+// LOCKED (committed, so that a crash leaves the jobs to be leased again), send it
+// over keep-alive connections, finish trades and jobs in one statement.  Several
+// batches are under way at once, so that neither the wallet nor the database
+// waits for the other.  Ends when the queue is empty.
 'use strict';
 const { Pool } = require('pg');
 const { Pool: Http } = require('undici');
@@ -14,12 +14,14 @@ const db = new Pool({ max: LANES });
 const wallet = new Http(process.env.WALLET_URL, { connections: 64, pipelining: 1 });
 
 const claim = `
-  WITH j AS (DELETE FROM bench.jobs WHERE trade_id IN
-    (SELECT trade_id FROM bench.jobs ORDER BY trade_id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING trade_id)
+  WITH j AS (UPDATE bench.jobs SET leased_until = now() + interval '1 minute', attempts = attempts + 1
+    WHERE trade_id IN (SELECT trade_id FROM bench.jobs WHERE leased_until < now()
+      ORDER BY trade_id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING trade_id)
   SELECT t.trade_id, t.symbol, t.buyer_user_id, t.seller_user_id, t.buy_order_id, t.sell_order_id,
     t.price::text, t.quantity::text, (t.price * t.quantity)::text AS quote, t.buyer_fee::text, t.seller_fee::text
   FROM j JOIN bench.trades t USING (trade_id)`;
 const finish = `
+  WITH done AS (DELETE FROM bench.jobs WHERE trade_id = ANY ($1::bigint[]))
   UPDATE bench.trades t SET settlement_status = 'SETTLED', settlement_id = r.sid, settled_at = clock_timestamp(),
     settlement_attempts = 1 FROM unnest($1::bigint[], $2::text[]) AS r(id, sid) WHERE t.trade_id = r.id`;
 
