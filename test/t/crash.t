@@ -118,6 +118,34 @@ scenario a_worker_that_gives_up => sub {
 	$s->ledgers_are_equal;
 };
 
+# A trade that takes the whole server down, each time its row is written: it may
+# do so a few times, and then the others must get through.
+scenario a_trade_that_crashes_the_server => sub {
+	$s->sql(<<'SQL');
+CREATE FUNCTION public.kill_myself() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid()); PERFORM pg_sleep(60); END $$;
+CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN IF NEW.trade_id = 'poison-4' THEN PERFORM public.kill_myself(); END IF; RETURN NEW; END $$;
+CREATE TRIGGER poison BEFORE UPDATE ON trades FOR EACH ROW EXECUTE FUNCTION poison();
+SQL
+	my $log = -s $node->logfile;
+	$s->trades('poison', 8);
+	$s->settled_is('poison', 7, 'the others settle');
+	$s->trades('bystander', 20);
+	$s->settled_is('bystander', 20, 'so do new ones');
+	my $times = () = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /was terminated by signal 9/g;
+	cmp_ok($times, '<=', 5, "the server crashed a few times only ($times)");
+	cmp_ok($times, '>', 0, 'it did');
+	is($s->effects_of('poison-4'), 1, 'the wallet has booked it once');
+	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'poison-4'", 'PENDING', 'its row is as it was');
+	$s->dead_letter_is('poison-4', 'UNKNOWN worker_crash - 3', 'it is set aside after three');
+	$s->sql('DROP TRIGGER poison ON trades');
+	$s->sql("SELECT settlement.redrive('poison-4', 'mended')");
+	$s->settled_is('poison', 8, 'it settles when the cause is gone');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
 # A trade whose bytes kill the worker is set aside after three times; killing by
 # chance is not the trade's fault.
 scenario crash_loop => sub {
