@@ -275,8 +275,9 @@ upkeep_apply_at(Worker *w)
 void
 upkeep(Worker *w, TimestampTz now)
 {
-	if (now < w->retry_turn_at)
+	if (now < w->retry_turn_at || now < w->retry_upkeep_at)
 		return;
+	w->in_upkeep = true;
 	check_state(w, now);
 	recover_boots(w);
 	recover_workers(w, now);
@@ -284,10 +285,19 @@ upkeep(Worker *w, TimestampTz now)
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)
 		retain_attempts(w, now);
+	w->in_upkeep = false;
+	w->upkeep_aborts = 0;
 }
 
 void
 upkeep_aborted(Worker *w)
 {
 	recovery_end(w);
+	if (!w->in_upkeep)
+		return;
+	/* what failed will most likely fail again: wait, up to five seconds */
+	w->in_upkeep = false;
+	w->retry_upkeep_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 Min(100 << Min(w->upkeep_aborts, 6), 5000));
+	w->upkeep_aborts++;
 }

@@ -135,7 +135,10 @@ wait_time(Worker *w, TimestampTz now)
 		timeout = Min(timeout, ms_until(now, w->stop_deadline));
 	if (w->retry_turn_at > now)
 		return Min(timeout, ms_until(now, w->retry_turn_at));
-	timeout = Min(timeout, ms_until(now, upkeep_apply_at(w)));
+	if (w->retry_upkeep_at > now)
+		timeout = Min(timeout, ms_until(now, w->retry_upkeep_at));
+	else
+		timeout = Min(timeout, ms_until(now, upkeep_apply_at(w)));
 	if (w->stopping)
 		return timeout;
 	if (w->client == NULL || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)

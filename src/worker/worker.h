@@ -64,6 +64,9 @@ typedef struct Worker
 	int			aborts_in_row;
 	TimestampTz retry_turn_at;	/* after aborts */
 	TimestampTz retry_claim_at; /* another worker was scanning */
+	bool		in_upkeep;		/* survives an error, as turn.active does */
+	int			upkeep_aborts;	/* in a row */
+	TimestampTz retry_upkeep_at;	/* after aborts */
 	TimestampTz beat_at;
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
