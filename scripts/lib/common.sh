@@ -44,9 +44,12 @@ copy_sources()	# TO
 # environment, in a directory that then belongs to that user.
 unprivileged()	# DIRECTORY COMMAND...
 {
-	local dir=$1 user
-	local -a drop=()
+	local dir=$1 user name
+	local -a drop=() settings=()
 	shift
+	for name in $(compgen -e SETTLEMENT_); do	# how long the long tests are
+		settings+=("$name=${!name}")
+	done
 
 	if [ "$(id -u)" -eq 0 ]; then
 		user=postgres
@@ -59,7 +62,7 @@ unprivileged()	# DIRECTORY COMMAND...
 	cd "$dir"
 	env -i HOME="$dir/home" PATH="$PATH:/usr/sbin:/sbin" TERM="${TERM:-dumb}" LANG=C.UTF-8 \
 		PG_CONFIG="$PG_CONFIG" CI="${CI-}" COLUMNS="${COLUMNS-}" FILES="${FILES-}" \
-		"${drop[@]}" "$@"
+		"${settings[@]}" "${drop[@]}" "$@"
 }
 
 # The pg_config to build for: $PG_CONFIG, or that of the newest version whose
