@@ -33,6 +33,11 @@ extern int	no_such_variable
 #error "settlement needs PostgreSQL 13 or later"
 #endif
 
+/* Macros of variable-length values: 16 took them out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* shmem_request_hook: 15+; before, space is requested from _PG_init. */
 #if PG_VERSION_NUM >= 150000
 #define HAVE_SHMEM_REQUEST_HOOK 1

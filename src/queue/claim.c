@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "pgver.h"
 #include "queue/claim.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"

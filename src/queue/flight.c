@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "pgver.h"
 #include "policy/idempotency.h"
 #include "queue/facts.h"
 #include "queue/flight.h"

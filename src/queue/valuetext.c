@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "pgver.h"
 #include "queue/valuetext.h"
 
 #define UUID_TEXT_LEN	36
