@@ -39,6 +39,9 @@ session_start(void)
 	/* in a deadlock with the engine it is the worker that gives way */
 	override("deadlock_timeout", "10ms", PGC_SUSET);
 	override("check_function_bodies", "on", PGC_USERSET);
+	/* our statements are short; compiling one would stop all requests for a second */
+	override("jit", "off", PGC_USERSET);
+	override("max_parallel_workers_per_gather", "0", PGC_USERSET);
 }
 
 void

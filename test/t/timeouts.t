@@ -114,6 +114,36 @@ scenario lookup_finds_what_a_timeout_hid => sub {
 	is($s->effects_of('hidden'), 1, 'one effect');
 };
 
+# The wallet may have forgotten the key by then: nothing is sent, it is asked.
+scenario past_the_idempotency_window => sub {
+	$s->set(idempotency_window => 1);
+	$s->faults({ match => { trade_id => 'old-booked' }, action => 'hang', ms => 3000, apply => \1 },
+		{ match => { trade_id => 'old-unknown' }, action => 'hang', ms => 3000 });
+	$s->trade('old-booked');
+	$s->trade('old-unknown');
+	$s->status_is('old-booked', 'SETTLED', 'a look-up finds what was booked');
+	$s->becomes("SELECT reason FROM settlement.deferred WHERE trade_id = 'old-unknown'", 'needs_lookup', 'the other waits for the wallet\'s books');
+	cmp_ok($s->sql("SELECT count(*) FROM settlement.doctor() WHERE status <> 'ok' AND (component || detail) ~* 'look'"), '>', 0, 'doctor() says so');
+	$s->faults;
+	my $requests = $s->requests;
+	$s->sql("SELECT settlement.lookup('old-unknown')");
+	my $lookups = $s->lookups;
+	$s->becomes("SELECT value > $lookups - 1 FROM settlement.metrics WHERE name = 'lookups'", 't', 'it is asked again');
+	is($s->requests, $requests, 'but never sent again');
+	$s->sql("SELECT settlement.resolve('old-unknown', 'FAILED', 'ticket 2', 'the books do not have it')");
+	$s->status_is('old-unknown', 'FAILED');
+	is($s->effects_of('old-unknown'), 0, 'no effect');
+	$s->reset('idempotency_window');
+};
+
+scenario attempt_history => sub {
+	$s->set(attempt_history => 'all');
+	$s->trade('recorded');
+	$s->status_is('recorded', 'SETTLED');
+	is(attempts_of('recorded'), 'settled replied', 'successes are kept when asked for');
+	$s->reset('attempt_history');
+};
+
 $s->at_rest;
 $s->ledgers_are_equal;
 done_testing();

@@ -221,6 +221,14 @@ SELECT settlement.restart_worker(slot) FROM settlement.workers;
 SQL
 	my $honest = 'SET statement_timeout = 0; SET lock_timeout = 0; SET default_transaction_read_only = off; SET session_replication_role = origin; SET search_path = public;';
 	$s->becomes("$honest SELECT count(*) FROM settlement.workers WHERE state = 'running' AND started_at > (SELECT max(at) FROM settlement.audit_log WHERE act = 'restart_worker') - interval '1 second'", 2, 'new workers run');
+	$s->sql("$honest SELECT settlement.pause('test')");
+	$s->sql(qq{$honest INSERT INTO "Exchange"."Trade Log" (id, executed_at, symbol, buy_order_id, sell_order_id, buyer_id, seller_id, price, quantity)
+		SELECT i, now(), 'BTC/USDT', i, i, 'u1', 'u2', 1, 1 FROM generate_series(851, 855) AS i});
+	$s->sql(qq{$honest UPDATE "Exchange"."Trade Log" SET symbol = symbol WHERE id BETWEEN 851 AND 855});
+	$s->sql(qq{$honest VACUUM FULL "Exchange"."Trade Log"});
+	$s->sql("$honest SELECT settlement.resume()");
+	$s->becomes(qq{$honest SELECT count(*) FROM "Exchange"."Trade Log" WHERE id BETWEEN 851 AND 855 AND settlement_status = 'SETTLED'}, 5,
+		'rows are found by a key with a timestamp');
 	$s->sql("$honest SELECT put('hostile', 10); SELECT put('hostile bad', price => -1)");
 	$s->becomes("$honest SELECT string_agg(settlement_status || ' ' || n, ', ' ORDER BY 1) FROM (SELECT settlement_status, count(*) AS n FROM trades WHERE trade_id LIKE 'hostile%' GROUP BY 1) AS c",
 		'FAILED 1, SETTLED 10', 'trades settle, and fail, as ever');
@@ -236,6 +244,56 @@ scenario a_row_that_is_gone => sub {
 	$s->sql('SELECT settlement.resume()');
 	$s->becomes(q{SELECT kind FROM settlement.discrepancies WHERE trade_id = '901'}, 'trade_row_gone',
 		'what the wallet did to it is a discrepancy');
+};
+
+# Between the INSERT and the outcome anything may happen to the row.
+scenario rows_that_are_elsewhere => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	exchange_insert(911, 940);
+	$s->sql(q{DELETE FROM "Exchange"."Trade Log" WHERE id < 400});
+	$s->sql(q{UPDATE "Exchange"."Trade Log" SET symbol = symbol WHERE id = 911});
+	$s->sql(q{VACUUM FULL "Exchange"."Trade Log"});
+	$s->sql(q{ALTER TABLE "Exchange"."Trade Log" ADD COLUMN note text DEFAULT 'x'; ALTER TABLE "Exchange"."Trade Log" ALTER COLUMN note TYPE varchar(99)});
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes(q{SELECT count(*) FROM witness.trades WHERE trade_id::bigint BETWEEN 911 AND 940 AND settlement_status = 'SETTLED'}, 30,
+		'rows that were updated, moved and rewritten are found');
+};
+
+scenario a_table_that_is_renamed => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	exchange_insert(951, 955);
+	$s->sql(q{ALTER TABLE "Exchange"."Trade Log" RENAME TO "Log of Trades"});
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes(q{SELECT count(*) FROM witness.trades WHERE trade_id::bigint BETWEEN 951 AND 955 AND settlement_status = 'SETTLED'}, 5,
+		'is the same table');
+	$s->sql(q{ALTER TABLE "Exchange"."Log of Trades" RENAME TO "Trade Log"});
+};
+
+# The engine's INSERT does not fail because somebody renamed a column.
+scenario a_column_that_is_renamed => sub {
+	$s->sql('ALTER TABLE trades RENAME COLUMN buyer_fee TO fee_of_buyer');
+	$s->engine(q{INSERT INTO trades (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity, fee_of_buyer)
+		VALUES ('renamed', 'BTC/USDT', 'b', 's', 'u1', 'u2', 10, 1, 1)});
+	$s->dead_letter_is('renamed', 'FAILED invalid_trade - 0', 'its trade is dead-lettered');
+	$s->sql('ALTER TABLE trades RENAME COLUMN fee_of_buyer TO buyer_fee');
+	$s->sql("SELECT settlement.redrive('renamed', 'named as before')");
+	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'renamed'", 'SETTLED', 'and settles when redriven, with its fee');
+	my %booked = map { ("$_->{account} $_->{currency}" => $_->{amount}) } $s->wallet->ledger('?trade_id=renamed');
+	is($booked{'u1 USDT'}, '-11', 'fee included');
+};
+
+scenario detach => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trades('queued', 5);
+	is($s->sql("SELECT settlement.detach('trades')"), 5, 'says how many are not finished');
+	$s->trades('not queued', 5);
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes("SELECT count(*) FROM trades WHERE trade_id LIKE 'queued-%' AND settlement_status = 'SETTLED'", 5, 'these settle all the same');
+	is($s->sql("SELECT count(*) FROM trades WHERE trade_id LIKE 'not queued%' AND settlement_status = 'PENDING'"), 5, 'new ones are not queued');
+	$s->attach('trades');
+	is($s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)"), 5, 'attached again, they are taken up when asked for');
+	$s->becomes("SELECT count(*) FROM trades WHERE trade_id LIKE 'not queued%' AND settlement_status = 'SETTLED'", 5, 'and settle');
+	$s->at_rest;
 };
 
 scenario other_databases_and_users_see_no_workers_in_their_way => sub {
