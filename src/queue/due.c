@@ -36,16 +36,20 @@
  * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
  * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
  * $8 the wallet can be asked  $9 crashes that are too many
+ *
+ * Pauses are held as pauses_hold() does: resume() waits, and then sees the rows
+ * that were put aside; one that it is deleting at this moment is over.
  */
 static Statement move_due = {
-	"WITH due AS MATERIALIZED ("
+	"WITH p AS MATERIALIZED (SELECT symbol, until FROM settlement.pauses FOR KEY SHARE SKIP LOCKED), "
+	"due AS MATERIALIZED ("
 	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
 	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
 	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
 	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
 	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
 	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
-	" FROM settlement.deferred d LEFT JOIN settlement.pauses p"
+	" FROM settlement.deferred d LEFT JOIN p"
 	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
 	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
 	"fated AS (SELECT id, paused_until, now_charged, now_pending, CASE"
