@@ -25,6 +25,8 @@
 #include "queue/unapplied.h"
 #include "shared/settings.h"
 
+#define HELD_MS		100			/* due rows that others hold are tried again */
+
 #define FACTS_ON \
 	"enqueued_at, attached_id, leaf, attempts, generation, now_charged, crashes, " \
 	"format, maybe_executed, fate = 'lookup' OR lookup_first, trade_tid, trade_id, row_key, symbol, " \
@@ -148,11 +150,28 @@ record_dead(const Due *due)
 	unapplied_record(rows, due->n_dead, NULL);
 }
 
+/*
+ * Nothing could be taken: others hold what is due.  Look when they may be done,
+ * not at once.
+ */
+static void
+put_off(DbState *db, TimestampTz now)
+{
+	uint64		due;
+
+	due_look(db);
+	due = pg_atomic_read_u64(&db->next_due);
+	if (due != 0 && (TimestampTz) due <= now)
+		pg_atomic_compare_exchange_u64(&db->next_due, &due,
+									   (uint64) TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HELD_MS));
+}
+
 void
 due_move(DbState *db, int max, Due *due)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 	Datum		values[9];
+	bool		none;
 
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = Int32GetDatum(max);
@@ -165,12 +184,15 @@ due_move(DbState *db, int max, Due *due)
 	values[8] = Int32GetDatum(MAX_CRASHES);
 	SPI_connect();
 	statement_run(&move_due, values);
+	none = result_int8(0, 1) == 0;
 	due->full = result_int8(0, 1) >= max;
 	due->n_queued = result_int8(0, 2);
 	due->n_held = result_int8(0, 3);
 	due->n_dead = (int) SPI_processed - 1;
 	record_dead(due);
 	SPI_finish();
+	if (none)
+		put_off(db, now);
 }
 
 void
