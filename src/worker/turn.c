@@ -250,6 +250,8 @@ turn_aborted(Worker *w)
 	if (turn->claimed)
 		claim_abandon(w->db, w->slot_index, w->pool, &turn->claim);
 	sender_return(w, turn->allowed, turn->probe);
+	/* the error may have struck in the middle of due_look */
+	pg_atomic_write_u64(&w->db->next_due, 0);
 	w->more = true;
 	w->evidence_only = true;
 	w->aborts_in_row++;
