@@ -60,7 +60,7 @@ static bool
 wants_claim(Worker *w, TimestampTz now)
 {
 	return now >= w->retry_claim_at && turn_could_claim(w, now) &&
-		something_to_claim(w, now);
+		!pauses_everything(now) && something_to_claim(w, now);
 }
 
 static bool
@@ -113,7 +113,7 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 	int			want = free_flights(w) + turn->finish.n;
 	uint64		announced;
 
-	if (!may_send(w) || want == 0 ||
+	if (!may_send(w) || want == 0 || pauses_everything(now) ||
 		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
 		return;
 	want = Min(want, settlement_concurrency);
@@ -226,8 +226,12 @@ turn_run(Worker *w)
 	MemoryContextSwitchTo(w->turn_context);
 	pauses_refresh(w->db);
 	finish_part(w, &w->turn);
-	due_part(w, &w->turn, start);
-	claim_part(w, &w->turn, start);
+	/* after an abort, what failed in there must not keep evidence from being kept */
+	if (!w->evidence_only || w->turn.finish.n == 0)
+	{
+		due_part(w, &w->turn, start);
+		claim_part(w, &w->turn, start);
+	}
 	session_commit();
 	MemoryContextSwitchTo(w->turn_context);
 	turn_committed(w);

@@ -24,6 +24,7 @@
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
+#define UPKEEP_RETRY_MS		1000
 
 /* ------------------------------------------------------ may we send at all */
 
@@ -278,8 +279,9 @@ upkeep_apply_at(Worker *w)
 void
 upkeep(Worker *w, TimestampTz now)
 {
-	if (now < w->retry_turn_at)
+	if (now < w->retry_turn_at || now < w->retry_upkeep_at)
 		return;
+	w->in_upkeep = true;
 	check_state(w, now);
 	recover_boots(w);
 	recover_workers(w, now);
@@ -287,10 +289,16 @@ upkeep(Worker *w, TimestampTz now)
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)
 		retain_attempts(w, now);
+	w->in_upkeep = false;
 }
 
 void
 upkeep_aborted(Worker *w)
 {
 	recovery_end(w);
+	/* what fails now fails again: not as fast as it can */
+	if (w->in_upkeep)
+		w->retry_upkeep_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 UPKEEP_RETRY_MS);
+	w->in_upkeep = false;
 }

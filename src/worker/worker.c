@@ -33,6 +33,7 @@
 
 #include "pgver.h"
 #include "queue/apply.h"
+#include "queue/pauses.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/stopping.h"
@@ -135,7 +136,7 @@ wait_time(Worker *w, TimestampTz now)
 		timeout = Min(timeout, ms_until(now, w->stop_deadline));
 	if (w->retry_turn_at > now)
 		return Min(timeout, ms_until(now, w->retry_turn_at));
-	timeout = Min(timeout, ms_until(now, upkeep_apply_at(w)));
+	timeout = Min(timeout, ms_until(now, Max(upkeep_apply_at(w), w->retry_upkeep_at)));
 	if (w->stopping)
 		return timeout;
 	if (w->client == NULL || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
@@ -144,7 +145,10 @@ wait_time(Worker *w, TimestampTz now)
 	sender_ms = sender_wait_ms(w, now);
 	if (sender_ms > 0)
 		return Min(timeout, sender_ms);
-	if (sender_ms == 0 && w->pool->n_used < settlement_concurrency)
+	/* the end of a timed pause is announced by nobody */
+	if (pauses_everything(now))
+		timeout = Min(timeout, STATE_CHECK_MS);
+	if (turn_could_claim(w, now))
 	{
 		timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_due)));
 		if (w->retry_claim_at > now)

@@ -63,6 +63,8 @@ typedef struct Worker
 	bool		evidence_only;	/* the last turn aborted */
 	int			aborts_in_row;
 	TimestampTz retry_turn_at;	/* after aborts */
+	bool		in_upkeep;
+	TimestampTz retry_upkeep_at;	/* after an error in upkeep */
 	TimestampTz retry_claim_at; /* another worker was scanning */
 	TimestampTz beat_at;
 	TimestampTz chores_at;
