@@ -84,13 +84,30 @@ beat(Worker *w)
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }
 
+/*
+ * lock_timeout comes as a SIGINT to ourselves.  Any other is ignored: a
+ * cancelled wait for a standby would not be a durable claim.
+ */
+static void
+handle_sigint(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+		SetLatch(MyLatch);
+	}
+	errno = save_errno;
+}
+
 static void
 start_signals(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	stopping_install();
-	/* a cancelled wait for a standby would not be a durable claim */
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, handle_sigint);
 	BackgroundWorkerUnblockSignals();
 }
 
