@@ -20,13 +20,14 @@
 
 #include "pgver.h"
 #include "queue/claim.h"
+#include "queue/decision.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
 #include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
 
-#define MAX_ASIDE	512			/* paused rows moved per turn */
+#define MAX_ASIDE	512			/* rows put aside per turn */
 
 typedef struct Visit
 {
@@ -38,11 +39,12 @@ typedef struct Visit
 	TimestampTz *until;			/* of each outgoing row */
 } Visit;
 
-static Statement defer_paused = {
+/* A row that expired is due at once: due.c decides whether it can be looked up. */
+static Statement defer_aside = {
 	"WITH r AS (SELECT * FROM unnest($1::int8[], $2::timestamptz[]) AS r(id, until)), "
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.id RETURNING q.*, r.until) "
 	"INSERT INTO settlement.deferred (retry_at, reason, " FACT_COLUMNS ") "
-	"SELECT until, 'paused', " FACT_COLUMNS " FROM m",
+	"SELECT until, CASE WHEN until > pg_catalog.now() THEN 'paused' ELSE 'needs_lookup' END, " FACT_COLUMNS " FROM m",
 	2, {INT8ARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
@@ -83,6 +85,23 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 	return pauses_symbol(VARDATA_ANY(symbol), VARSIZE_ANY_EXHDR(symbol), now, until);
 }
 
+/*
+ * The wallet may have forgotten the key while the row waited here, behind a
+ * pause or an outage: it must not be sent again without a look-up.
+ */
+static bool
+is_expired(TupleTableSlot *row, TimestampTz now)
+{
+	bool		isnull;
+	Datum		first_sent;
+
+	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)) ||
+		DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull)))
+		return false;
+	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
+	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent), now);
+}
+
 static RowVerdict
 visit_row(TupleTableSlot *row, int64 id, void *arg)
 {
@@ -90,9 +109,9 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	Claim	   *claim = visit->claim;
 	TradeFlight *flight;
 	MemoryContext old;
-	TimestampTz until;
+	TimestampTz until = visit->now;
 
-	if (is_paused(row, visit->now, &until))
+	if (is_paused(row, visit->now, &until) || is_expired(row, visit->now))
 	{
 		if (claim->n_outgoing >= MAX_ASIDE)
 			return ROW_STOP;
@@ -115,7 +134,7 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 }
 
 static void
-move_paused(Claim *claim, const TimestampTz *until)
+move_aside(Claim *claim, const TimestampTz *until)
 {
 	Datum		values[2];
 
@@ -123,7 +142,7 @@ move_paused(Claim *claim, const TimestampTz *until)
 		return;
 	values[0] = int8_array(claim->outgoing, claim->n_outgoing);
 	values[1] = time_array(until, claim->n_outgoing);
-	statement_run(&defer_paused, values);
+	statement_run(&defer_aside, values);
 }
 
 /* Take flight i out of the claim: its row leaves the queue. */
@@ -217,7 +236,7 @@ claim_trades(DbState *db, int slot, FlightPool *pool, const WalletClient *client
 		return;
 	}
 	result->more = frontier_scan(db, slot, visit_row, &visit, &result->busy);
-	move_paused(result, visit.until);
+	move_aside(result, visit.until);
 	if (result->n > 0)
 		drop_duplicates(result, pool);
 	if (result->n > 0)
@@ -236,6 +255,9 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 	frontier_forget(slot, claim->outgoing, claim->n_outgoing);
 	pg_atomic_fetch_sub_u64(&db->depth_change, claim->n_outgoing);
 	shmem_count(db, COUNT_DUPLICATES, claim->n_duplicates);
+	/* rows put aside may fall due before any other */
+	if (claim->n_outgoing > claim->n_duplicates)
+		pg_atomic_write_u64(&db->next_due, 0);
 	for (int i = 0; i < claim->n; i++)
 	{
 		claim->flights[i]->state = FLIGHT_READY;

@@ -25,6 +25,8 @@
 #include "queue/unapplied.h"
 #include "shared/settings.h"
 
+#define HELD_MS		100			/* due rows that others hold are tried again */
+
 #define FACTS_ON \
 	"enqueued_at, attached_id, leaf, attempts, generation, now_charged, crashes, " \
 	"format, maybe_executed, fate = 'lookup' OR lookup_first, trade_tid, trade_id, row_key, symbol, " \
@@ -36,16 +38,20 @@
  * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
  * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
  * $8 the wallet can be asked  $9 crashes that are too many
+ *
+ * Pauses are held as pauses_hold() does: resume() waits, and then sees the rows
+ * that were put aside; one that it is deleting at this moment is over.
  */
 static Statement move_due = {
-	"WITH due AS MATERIALIZED ("
+	"WITH p AS MATERIALIZED (SELECT symbol, until FROM settlement.pauses FOR KEY SHARE SKIP LOCKED), "
+	"due AS MATERIALIZED ("
 	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
 	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
 	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
 	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
 	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
 	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
-	" FROM settlement.deferred d LEFT JOIN settlement.pauses p"
+	" FROM settlement.deferred d LEFT JOIN p"
 	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
 	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
 	"fated AS (SELECT id, paused_until, now_charged, now_pending, CASE"
@@ -144,11 +150,28 @@ record_dead(const Due *due)
 	unapplied_record(rows, due->n_dead, NULL);
 }
 
+/*
+ * Nothing could be taken: others hold what is due.  Look when they may be done,
+ * not at once.
+ */
+static void
+put_off(DbState *db, TimestampTz now)
+{
+	uint64		due;
+
+	due_look(db);
+	due = pg_atomic_read_u64(&db->next_due);
+	if (due != 0 && (TimestampTz) due <= now)
+		pg_atomic_compare_exchange_u64(&db->next_due, &due,
+									   (uint64) TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HELD_MS));
+}
+
 void
 due_move(DbState *db, int max, Due *due)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 	Datum		values[9];
+	bool		none;
 
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = Int32GetDatum(max);
@@ -161,12 +184,15 @@ due_move(DbState *db, int max, Due *due)
 	values[8] = Int32GetDatum(MAX_CRASHES);
 	SPI_connect();
 	statement_run(&move_due, values);
+	none = result_int8(0, 1) == 0;
 	due->full = result_int8(0, 1) >= max;
 	due->n_queued = result_int8(0, 2);
 	due->n_held = result_int8(0, 3);
 	due->n_dead = (int) SPI_processed - 1;
 	record_dead(due);
 	SPI_finish();
+	if (none)
+		put_off(db, now);
 }
 
 void

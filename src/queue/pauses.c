@@ -74,8 +74,14 @@ pauses_refresh(DbState *db)
 void
 pauses_hold(void)
 {
-	if (n_pauses > 0)
-		read_with(&hold_pauses);
+	int			before = n_pauses;
+
+	if (before == 0)
+		return;
+	read_with(&hold_pauses);
+	/* what was skipped is in force again if its resume() is rolled back */
+	if (n_pauses < before)
+		version = 0;
 }
 
 uint64

@@ -64,6 +64,8 @@ void
 session_commit(void)
 {
 	PopActiveSnapshot();
+	/* a timeout that came too late must not cancel the wait for a standby */
+	CHECK_FOR_INTERRUPTS();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 }

@@ -56,11 +56,17 @@ free_slot(WorkerSlot *slot)
 	pg_atomic_write_u32(&slot->idle, 0);
 }
 
-/* If the worker had the right to scan the queue, what it had read is lost. */
+/*
+ * If the worker had the right to scan the queue, what it had read is lost.  If
+ * it was taking over from others, somebody else has to.
+ */
 static void
-drop_right_to_scan(const WorkerSlot *slot)
+drop_rights(const WorkerSlot *slot)
 {
 	DbState    *db = &settlement_shared->databases[slot->db];
+	uint32		recoverer = slot - settlement_shared->slots + 1;
+
+	pg_atomic_compare_exchange_u32(&db->recoverer, &recoverer, 0);
 
 	SpinLockAcquire(&db->hint_mutex);
 	if (db->claimer == slot - settlement_shared->slots)
@@ -113,7 +119,7 @@ leave_orphan(int code, Datum arg)
 	if (is_still_mine())
 	{
 		db = &settlement_shared->databases[MySlot->db];
-		drop_right_to_scan(MySlot);
+		drop_rights(MySlot);
 		if (!MySlot->stop_requested)
 			note_death(db, MySlot->started_at);
 		MySlot->state = SLOT_ORPHANED;
@@ -180,7 +186,7 @@ slot_detach_clean(void)
 	clean = is_still_mine() && !has_flights(MySlot);
 	if (clean)
 	{
-		drop_right_to_scan(MySlot);
+		drop_rights(MySlot);
 		if (!MySlot->stop_requested)
 			note_death(&settlement_shared->databases[MySlot->db],
 					   MySlot->started_at);

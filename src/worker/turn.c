@@ -60,7 +60,7 @@ static bool
 wants_claim(Worker *w, TimestampTz now)
 {
 	return now >= w->retry_claim_at && turn_could_claim(w, now) &&
-		something_to_claim(w, now);
+		!pauses_everything(now) && something_to_claim(w, now);
 }
 
 static bool
@@ -113,7 +113,7 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 	int			want = free_flights(w) + turn->finish.n;
 	uint64		announced;
 
-	if (!may_send(w) || want == 0 ||
+	if (!may_send(w) || want == 0 || pauses_everything(now) ||
 		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
 		return;
 	want = Min(want, settlement_concurrency);
@@ -226,8 +226,12 @@ turn_run(Worker *w)
 	MemoryContextSwitchTo(w->turn_context);
 	pauses_refresh(w->db);
 	finish_part(w, &w->turn);
-	due_part(w, &w->turn, start);
-	claim_part(w, &w->turn, start);
+	/* after an abort, what failed in there must not keep evidence from being kept */
+	if (!w->evidence_only || w->turn.finish.n == 0)
+	{
+		due_part(w, &w->turn, start);
+		claim_part(w, &w->turn, start);
+	}
 	session_commit();
 	MemoryContextSwitchTo(w->turn_context);
 	turn_committed(w);
@@ -250,6 +254,8 @@ turn_aborted(Worker *w)
 	if (turn->claimed)
 		claim_abandon(w->db, w->slot_index, w->pool, &turn->claim);
 	sender_return(w, turn->allowed, turn->probe);
+	/* the error may have struck in the middle of due_look */
+	pg_atomic_write_u64(&w->db->next_due, 0);
 	w->more = true;
 	w->evidence_only = true;
 	w->aborts_in_row++;

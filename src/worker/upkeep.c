@@ -203,6 +203,9 @@ recover_orphan(Worker *w, int index)
 	int			n;
 
 	n = take_slot_claims(w, index);
+	/* it may have died between a commit and saying so */
+	pg_atomic_write_u64(&w->db->next_due, 0);
+	pg_atomic_write_u64(&w->db->next_apply, 0);
 	recover_slot_flights(w->db, index);
 	slot_free_orphan(index, generation);
 	ereport(LOG,

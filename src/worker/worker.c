@@ -33,6 +33,7 @@
 
 #include "pgver.h"
 #include "queue/apply.h"
+#include "queue/pauses.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/stopping.h"
@@ -83,13 +84,30 @@ beat(Worker *w)
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }
 
+/*
+ * lock_timeout comes as a SIGINT to ourselves.  Any other is ignored: a
+ * cancelled wait for a standby would not be a durable claim.
+ */
+static void
+handle_sigint(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+		SetLatch(MyLatch);
+	}
+	errno = save_errno;
+}
+
 static void
 start_signals(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	stopping_install();
-	/* a cancelled wait for a standby would not be a durable claim */
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, handle_sigint);
 	BackgroundWorkerUnblockSignals();
 }
 
@@ -147,7 +165,10 @@ wait_time(Worker *w, TimestampTz now)
 	sender_ms = sender_wait_ms(w, now);
 	if (sender_ms > 0)
 		return Min(timeout, sender_ms);
-	if (sender_ms == 0 && w->pool->n_used < settlement_concurrency)
+	/* the end of a timed pause is announced by nobody */
+	if (pauses_everything(now))
+		timeout = Min(timeout, STATE_CHECK_MS);
+	if (turn_could_claim(w, now))
 	{
 		timeout = Min(timeout, ms_until(now, (TimestampTz) pg_atomic_read_u64(&w->db->next_due)));
 		if (w->retry_claim_at > now)

@@ -81,6 +81,29 @@ scenario orphan_handover => sub {
 	$s->faults;
 };
 
+# Who takes over is stopped by force in the middle of it.
+scenario the_one_who_takes_over_dies => sub {
+	$s->set(shutdown_timeout => 0);
+	$s->faults({ match => { trade_id_prefix => 'heir', times => 1 }, action => 'pass', reply_delay_ms => 2500 });
+	my $requests = $s->requests;
+	$s->trades('heir', 10);
+	wait_for(sub { $s->requests >= $requests + 10 }, 'all to be sent');
+	my $waiting = "FROM pg_stat_activity WHERE backend_type = 'settlement worker' AND wait_event_type = 'Lock'";
+	my $operator = $s->session;
+	$operator->query_safe('BEGIN');
+	$operator->query_safe('SELECT count(*) FROM (SELECT FROM settlement.queue FOR UPDATE) q');
+	$s->sql('SELECT pg_terminate_backend(pid) FROM settlement.workers ORDER BY in_flight DESC LIMIT 1');
+	wait_for(sub { $s->sql("SELECT count(*) $waiting") }, 'another one to take over');
+	like($s->sql("SELECT pg_terminate_backend(pid) $waiting"), qr/t/, 'it is stopped');
+	$s->becomes("SELECT count(*) $waiting", 0, 'it gives up by itself', 10);
+	$operator->query_safe('COMMIT');
+	$operator->quit;
+	$s->settled_is('heir', 10);
+	$s->wait_for_workers(2);
+	$s->at_rest;
+	$s->reset('shutdown_timeout');
+};
+
 # It cannot record what it knows, again and again, and gives up.
 scenario a_worker_that_gives_up => sub {
 	$s->faults({ match => { trade_id_prefix => 'stuck', times => 1 }, action => 'status', status => 503, apply => \1 });

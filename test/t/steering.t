@@ -43,6 +43,57 @@ scenario pause_until => sub {
 	$s->settled_is('until', 8, 'the trades go on by themselves');
 };
 
+# Nothing else is deferred that would make the workers look.
+scenario put_aside_until => sub {
+	$s->sql("SELECT settlement.pause('short', 'SOL/USDT', clock_timestamp() + interval '1 second')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	$s->trades('aside', 5, symbol => 'SOL/USDT');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 5, 'they are put aside');
+	$s->settled_is('aside', 5, 'and go on by themselves', 10);
+};
+
+scenario a_resume_that_is_rolled_back => sub {
+	$s->sql("SELECT settlement.pause('wrong prices', 'ETH/USDT')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	my $operator = $s->session;
+	$operator->query_safe('BEGIN');
+	$operator->query_safe("SELECT settlement.resume('ETH/USDT')");
+	$s->trades('meanwhile', 50, symbol => 'BTC/USDT');
+	$s->settled_is('meanwhile', 50);
+	$operator->query_safe('ROLLBACK');
+	$operator->quit;
+	$s->trades('not-yet', 20, symbol => 'ETH/USDT');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 20, 'they are put aside');
+	$s->sql("SELECT settlement.resume('ETH/USDT')");
+	$s->settled_is('not-yet', 20);
+};
+
+scenario nothing_spins => sub {
+	$s->sql("SELECT settlement.pause('a long one')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	$s->sql('SELECT settlement.rescan()');
+	my $turns = $s->metric('turns');
+	$s->sql('SELECT pg_sleep(1)');
+	cmp_ok($s->metric('turns') - $turns, '<', 30, 'a sweep waits for the end of a pause');
+	$s->sql('SELECT settlement.resume()');
+
+	$s->faults({ match => { trade_id => 'held', times => 1 }, action => 'status', status => 503 });
+	$s->set(retry_initial_backoff => '1s');
+	$s->trade('held');
+	$s->becomes('SELECT count(*) FROM settlement.deferred', 1, 'a trade is deferred');
+	my $operator = $s->session;
+	$operator->query_safe('BEGIN');
+	$operator->query_safe('SELECT 1 FROM settlement.deferred FOR UPDATE');
+	$s->sql('SELECT pg_sleep(2)');
+	$turns = $s->metric('turns');
+	$s->sql('SELECT pg_sleep(1)');
+	cmp_ok($s->metric('turns') - $turns, '<', 50, 'a due trade that somebody has locked is waited for');
+	$operator->query_safe('COMMIT');
+	$operator->quit;
+	$s->settled_is('held', 1);
+	$s->reset('retry_initial_backoff');
+};
+
 scenario enabled_off => sub {
 	$s->set(enabled => 'off');
 	$s->becomes('SELECT state FROM settlement.status', 'disabled', 'status says so');

@@ -207,4 +207,22 @@ scenario a_wallet_that_does_everything_wrong => sub {
 	$s->ledgers_are_equal;
 };
 
+# It fell due in time, but then the queue stood still for longer than the wallet
+# remembers keys.
+scenario expired_in_the_queue => sub {
+	$s->sql("SELECT settlement.pause('a long one')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'nothing is claimed');
+	$s->trade('expired');
+	$s->sql(<<'SQL');
+WITH d AS (DELETE FROM settlement.queue WHERE trade_id = 'expired' RETURNING *)
+INSERT INTO settlement.queue SELECT (jsonb_populate_record(d::settlement.queue,
+	jsonb_build_object('id', settlement.next_queue_id(), 'maybe_executed', true, 'attempts', 1,
+		'first_sent_at', now() - interval '2 days'))).* FROM d
+SQL
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = 'expired'", 'needs_lookup|unknown_key', 'the wallet is asked');
+	is($s->effects_of('expired'), 0, 'and nothing is sent again');
+	$s->sql("SELECT settlement.resolve('expired', 'FAILED', 'ticket 1', 'the wallet knows nothing of it')");
+};
+
 done_testing();
