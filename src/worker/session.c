@@ -39,6 +39,8 @@ session_start(void)
 	/* in a deadlock with the engine it is the worker that gives way */
 	override("deadlock_timeout", "10ms", PGC_SUSET);
 	override("check_function_bodies", "on", PGC_USERSET);
+	/* where no index helps, disabled plans cost enough to be compiled each time */
+	override("jit", "off", PGC_USERSET);
 }
 
 void
