@@ -67,6 +67,7 @@ typedef struct Worker
 	TimestampTz retry_upkeep_at;	/* after an error in upkeep */
 	TimestampTz retry_claim_at; /* another worker was scanning */
 	TimestampTz beat_at;
+	bool		woke_late;		/* the beat before that was long ago */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
