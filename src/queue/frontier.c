@@ -286,23 +286,6 @@ frontier_rescan(DbState *db)
 	shmem_wake_worker(db);
 }
 
-void
-frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
-{
-	drop_right(db, slot);
-	/* until here nobody else would have claimed them */
-	frontier_forget(slot, ids, n);
-	for (int i = 0; i < n; i++)
-		frontier_announce_late(db, ids[i], ids[i]);
-	/* the scan may have died between raising the bound and lowering it */
-	SpinLockAcquire(&db->hint_mutex);
-	if (db->claimer < 0)
-		pg_atomic_write_u64(&db->scan_bound, db->frontier);
-	SpinLockRelease(&db->hint_mutex);
-	pg_atomic_fetch_add_u64(&db->announced, 1);
-	shmem_wake_worker(db);
-}
-
 /* ----------------------------------------------------------------- marks */
 
 /* An id was handed out: which stretch does it belong to?  Under hint_mutex. */
@@ -318,6 +301,24 @@ count_claimed(DbState *db, int64 id)
 			return;
 		}
 	db->open_claimed++;
+}
+
+/*
+ * ... and given back: it will be counted once more.  Too few only cost a sweep,
+ * too many would hide a hole.  Under hint_mutex.
+ */
+static void
+count_returned(DbState *db, int64 id)
+{
+	if (id <= db->safe)
+		return;
+	for (int i = 0; i < db->n_marks; i++)
+		if (id <= db->marks[i].id_hi)
+		{
+			db->marks[i].claimed--;
+			return;
+		}
+	db->open_claimed--;
 }
 
 static int64
@@ -374,6 +375,28 @@ decide_marks(DbState *db, TransactionId xmin)
 		db->n_marks--;
 		memmove(&db->marks[0], &db->marks[1], sizeof(ScanMark) * db->n_marks);
 	}
+}
+
+void
+frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
+{
+	drop_right(db, slot);
+	/* until here nobody else would have claimed them */
+	frontier_forget(slot, ids, n);
+	for (int i = 0; i < n; i++)
+	{
+		SpinLockAcquire(&db->hint_mutex);
+		push_late(db, ids[i], ids[i]);
+		count_returned(db, ids[i]);
+		SpinLockRelease(&db->hint_mutex);
+	}
+	/* the scan may have died between raising the bound and lowering it */
+	SpinLockAcquire(&db->hint_mutex);
+	if (db->claimer < 0)
+		pg_atomic_write_u64(&db->scan_bound, db->frontier);
+	SpinLockRelease(&db->hint_mutex);
+	pg_atomic_fetch_add_u64(&db->announced, 1);
+	shmem_wake_worker(db);
 }
 
 /* ----------------------------------------------------------------- scans */
@@ -511,6 +534,8 @@ hand_out(Scan *scan)
 		pg_atomic_write_u64(&db->scan_bound, db->frontier);
 		db->claimer = -1;
 	}
+	else
+		db->sweep_all = true;	/* it may have moved the other one's sweep on */
 	SpinLockRelease(&db->hint_mutex);
 	if (lost)
 	{

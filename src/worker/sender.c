@@ -242,6 +242,9 @@ answer_locally(Worker *w, TradeFlight *flight)
 	flight->answered_at = GetCurrentTimestamp();
 	flight->state = FLIGHT_ANSWERED;
 	w->answered[w->n_answered++] = flight;
+	/* nobody will report on it: let another trade be the probe */
+	sender_return(w, 0, flight->probe);
+	flight->probe = false;
 }
 
 static void
@@ -299,12 +302,15 @@ sender_show_answered(Worker *w)
 
 /*
  * The wallet never saw the key, and is sure to remember it if it had: send.
- * The claim still covers it.
+ * The claim still covers it, unless this worker has been silent for so long
+ * that another one may have taken it over.
  */
 static bool
-send_after_lookup(const TradeFlight *flight)
+send_after_lookup(const Worker *w, const TradeFlight *flight)
 {
-	return flight->verb == WALLET_LOOKUP &&
+	return !w->stopping && !w->woke_late &&
+		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
+		flight->verb == WALLET_LOOKUP &&
 		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
 		!past_idempotency_window(flight->first_sent_at, flight->answered_at);
 }
@@ -333,7 +339,7 @@ sender_collect(Worker *w)
 			pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
 		}
 
-		if (send_after_lookup(flight) && !w->stopping)
+		if (send_after_lookup(w, flight))
 		{
 			flight->verb = WALLET_SETTLE;
 			submit(w, flight);

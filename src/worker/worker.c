@@ -80,7 +80,11 @@ worker_create(int slot_index)
 static void
 beat(Worker *w)
 {
-	w->beat_at = GetCurrentTimestamp();
+	TimestampTz now = GetCurrentTimestamp();
+
+	w->woke_late = TimestampDifferenceExceeds(w->beat_at, now,
+											  settlement_request_timeout + TAKEOVER_GRACE_MS / 2);
+	w->beat_at = now;
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }
 

@@ -68,6 +68,7 @@ typedef struct Worker
 	int			upkeep_aborts;	/* in a row */
 	TimestampTz retry_upkeep_at;	/* after aborts */
 	TimestampTz beat_at;
+	bool		woke_late;		/* the beat before that was long ago */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
