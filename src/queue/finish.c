@@ -182,7 +182,10 @@ finish_trades(DbState *db, int slot, Finish *finish)
 	attempts_record(slot, endings, finish->n);
 	for (int i = 0; i < finish->n; i++)
 		if (!endings[i].mine && endings[i].decision.fate == FATE_SETTLED)
-			finish->n_late += late_settlement(db, endings[i].flight);
+		{
+			finish->n_removed += late_settlement(endings[i].flight);
+			finish->n_late++;
+		}
 	write_trade_rows(finish, endings);
 	SPI_finish();
 	count_endings(finish, endings);

@@ -35,20 +35,18 @@ static Statement record_discrepancy = {
 	4, {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
 };
 
-int
-late_settlement(DbState *db, const TradeFlight *flight)
+int64
+late_settlement(const TradeFlight *flight)
 {
 	ApplyRow	row = {0};
 	Datum		values[4];
-	int64		removed;
+	int64		from_queue;
 
 	values[0] = Int32GetDatum(flight->attached_id);
 	values[1] = CStringGetTextDatum(flight->wire.trade_id);
 	statement_run(&remove_everywhere, values);
-	removed = result_int8(0, 1);
-	pg_atomic_fetch_sub_u64(&db->depth_change, removed);
-	removed += result_int8(0, 2) + result_int8(0, 3);
-	if (removed == 0)
+	from_queue = result_int8(0, 1);
+	if (from_queue + result_int8(0, 2) + result_int8(0, 3) == 0)
 	{
 		values[2] = CStringGetTextDatum(flight->result.settlement_id);
 		values[3] = TimestampTzGetDatum(flight->claimed_at);
@@ -66,5 +64,5 @@ late_settlement(DbState *db, const TradeFlight *flight)
 	row.settled_at = flight->answered_at;
 	row.attempts = flight->attempts + 1;
 	unapplied_record(&row, 1, NULL);
-	return 1;
+	return from_queue;
 }

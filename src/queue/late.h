@@ -6,13 +6,12 @@
 #define SETTLEMENT_QUEUE_LATE_H
 
 #include "queue/flight.h"
-#include "shared/shmem.h"
 
 /*
  * In the present transaction, SPI connected: SETTLED wins over everything.  The
  * trade leaves queue, deferred and DLQ; if it had been resolved otherwise or
- * purged, a row in discrepancies says so.  Returns 1 when anything was written.
+ * purged, a row in discrepancies says so.  Returns how many rows left the queue.
  */
-extern int	late_settlement(DbState *db, const TradeFlight *flight);
+extern int64 late_settlement(const TradeFlight *flight);
 
 #endif

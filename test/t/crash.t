@@ -135,6 +135,7 @@ SQL
 	my $log = -s $node->logfile;
 	$s->trades('poison', 8);
 	$s->settled_is('poison', 7, 'the others settle');
+	$s->becomes('SELECT count(*) FROM settlement.unapplied WHERE failures > 0', 1, 'what it does to the server is known');
 	$s->trades('bystander', 20);
 	$s->settled_is('bystander', 20, 'so do new ones');
 	my $times = () = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /was terminated by signal 9/g;
