@@ -191,6 +191,8 @@ leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id)
 	memset(leaf, 0, sizeof(*leaf));
 	leaf->rel = rel;
 	att = attachment_of(rel);
+	if (att == NULL)			/* a partition that was detached meanwhile */
+		att = attachment_of_former(rel, attached_id);
 	if (att == NULL || att->attached_id != attached_id)
 	{
 		relation_close(rel, RowExclusiveLock);

@@ -228,21 +228,16 @@ map_key(Attachment *a, Relation rel, ArrayType *names)
 }
 
 /*
- * The result is in `result_context`; what is read on the way is left in the
- * present one.  NULL when not attached.
+ * From a row of settlement.attached.  The result is in `result_context`; what is
+ * read on the way is left in the present one.
  */
 static Attachment *
-build_attachment(Relation rel, MemoryContext result_context)
+build_attachment(Relation rel, Oid root, HeapTuple tuple, TupleDesc desc,
+				 MemoryContext result_context)
 {
 	Attachment *a;
-	TupleDesc	desc;
-	HeapTuple	tuple;
-	Oid			root;
 	Datum		value[Anum_attached_key_columns + 1];
 
-	tuple = fetch_attached_of(rel, &root, &desc);
-	if (!HeapTupleIsValid(tuple))
-		return NULL;
 	for (int i = Anum_attached_id; i <= Anum_attached_key_columns; i++)
 	{
 		bool		isnull;
@@ -276,6 +271,9 @@ attachment_of(Relation rel)
 {
 	Oid			relid = RelationGetRelid(rel);
 	CacheEntry *entry;
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	Oid			root;
 	bool		found;
 
 	if (cache == NULL)
@@ -297,15 +295,29 @@ attachment_of(Relation rel)
 	entry->context = AllocSetContextCreate(CacheMemoryContext,
 										   "settlement attachment",
 										   ALLOCSET_SMALL_SIZES);
-	entry->attachment = build_attachment(rel, entry->context);
-
-	if (entry->attachment == NULL)
+	tuple = fetch_attached_of(rel, &root, &desc);
+	if (!HeapTupleIsValid(tuple))
 	{
 		drop_entry(entry);
 		return NULL;
 	}
+	entry->attachment = build_attachment(rel, root, tuple, desc, entry->context);
 	entry->root = entry->attachment->root;
 	return entry->attachment;
+}
+
+const Attachment *
+attachment_of_former(Relation rel, int attached_id)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple;
+
+	tuple = fetch_attached(Anum_attached_id, F_INT4EQ,
+						   Int32GetDatum(attached_id), &desc);
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	return build_attachment(rel, RelationGetRelid(rel), tuple, desc,
+							CurrentMemoryContext);
 }
 
 char *

@@ -60,6 +60,12 @@ typedef struct Attachment
  */
 extern const Attachment *attachment_of(Relation rel);
 
+/*
+ * The same for a table that was a partition of an attached one when its trades
+ * were enqueued, and is not any more.  palloc'ed; NULL when there is no such id.
+ */
+extern const Attachment *attachment_of_former(Relation rel, int attached_id);
+
 /* Name of a role as it stands in attached.columns, e.g. "trade_id". */
 extern const char *trade_column_name(TradeColumn column);
 

@@ -269,6 +269,38 @@ scenario a_table_that_is_renamed => sub {
 	$s->sql(q{ALTER TABLE "Exchange"."Log of Trades" RENAME TO "Trade Log"});
 };
 
+scenario a_partition_that_is_detached => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	exchange_insert(961, 965, "date_trunc('day', now()) + interval '3 days 2 hours'");
+	$s->sql(q{ALTER TABLE "Exchange"."Trade Log" DETACH PARTITION "Exchange".later});
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes(q{SELECT count(*) FROM "Exchange".later WHERE id BETWEEN 961 AND 965 AND settlement_status = 'SETTLED'}, 5, 'its rows are written');
+};
+
+scenario a_table_that_is_dropped => sub {
+	$s->sql('SET ROLE exchange; CREATE TABLE public.brief (LIKE trades INCLUDING DEFAULTS INCLUDING INDEXES)');
+	$s->attach('public.brief');
+	$s->sql("SELECT settlement.pause('test')");
+	$s->sql(q{INSERT INTO brief (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity)
+		SELECT 'brief-' || i, 'BTC/USDT', 'b', 's', 'u1', 'u2', 10, 1 FROM generate_series(1, 3) AS i});
+	$s->sql('DROP TABLE brief');
+	$s->trade('survivor');
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'survivor'", 'SETTLED', 'trades of other tables settle');
+	$s->becomes("SELECT count(*) FROM settlement.discrepancies WHERE trade_id LIKE 'brief-%' AND kind = 'trade_row_gone'", 3,
+		'what the wallet did to its trades are discrepancies');
+};
+
+scenario an_outcome_column_that_is_dropped => sub {
+	$s->sql('ALTER TABLE trades DROP COLUMN settlement_error, DROP COLUMN settled_at');
+	$s->trade('fewer columns');
+	$s->trade('fewer columns, dead', price => '-1');
+	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'fewer columns'", 'SETTLED', 'what is left is written');
+	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'fewer columns, dead'", 'FAILED', 'also of the dead');
+	$s->sql('ALTER TABLE trades ADD COLUMN settlement_error text, ADD COLUMN settled_at timestamptz');
+	$s->sql("DELETE FROM settlement.dlq WHERE trade_id = 'fewer columns, dead'");
+};
+
 # The engine's INSERT does not fail because somebody renamed a column.
 scenario a_column_that_is_renamed => sub {
 	$s->sql('ALTER TABLE trades RENAME COLUMN buyer_fee TO fee_of_buyer');

@@ -35,6 +35,8 @@ my @kinds = (
 	[ truncate => {}, 'unknown wallet_reply' ],
 	[ oversize => { bytes => 200000 }, 'unknown wallet_reply' ],
 	[ hang => { apply => \1, ms => 4000 }, 'unknown network_timeout' ],
+	[ drip => { bytes => 1, interval_ms => 100 }, 'unknown network_timeout' ],
+	[ stall => { ms => 300 }, 'unknown network' ],
 	[ raw => { body => "SSH-2.0-x\r\n", apply => \1 }, 'unknown wallet_reply' ],
 	[ status => { status => 409 }, 'pending in_progress' ],
 	[ status => { status => 202, apply => \1 }, 'pending wallet_pending' ],
@@ -136,6 +138,19 @@ scenario wrong_credentials => sub {
 	$s->faults;
 	$s->status_is('auth', 'SETTLED');
 	is($s->sql("SELECT count(*) FROM settlement.dlq"), 0, 'nothing is dead-lettered');
+};
+
+# Whoever sends us elsewhere is not the wallet.
+scenario redirect => sub {
+	my $elsewhere = Walletd->start(db => ':memory:');
+	$s->faults({ action => 'status', status => 307, location => $elsewhere->url('/api/wallets/settle') });
+	my $opened = $s->metric('breaker_opened');
+	$s->trade('redirected');
+	$s->becomes("SELECT value > $opened FROM settlement.metrics WHERE name = 'breaker_opened'", 't', 'one redirect opens the breaker');
+	is($s->sql("SELECT DISTINCT class FROM settlement.attempts WHERE trade_id = 'redirected'"), 'wallet_redirect', 'it is not executed');
+	is($elsewhere->stats->{requests}{settle}, 0, 'it is not followed');
+	$s->faults;
+	$s->status_is('redirected', 'SETTLED');
 };
 
 # 429 slows the wallet as a whole, and is charged to nobody.
