@@ -309,6 +309,7 @@ attachment_of(Relation rel)
 const Attachment *
 attachment_of_former(Relation rel, int attached_id)
 {
+	Attachment *a;
 	TupleDesc	desc;
 	HeapTuple	tuple;
 
@@ -316,8 +317,15 @@ attachment_of_former(Relation rel, int attached_id)
 						   Int32GetDatum(attached_id), &desc);
 	if (!HeapTupleIsValid(tuple))
 		return NULL;
-	return build_attachment(rel, RelationGetRelid(rel), tuple, desc,
-							CurrentMemoryContext);
+	a = build_attachment(rel, RelationGetRelid(rel), tuple, desc,
+						 CurrentMemoryContext);
+	if (a->attno[COLUMN_TRADE_ID] == InvalidAttrNumber ||
+		a->attno[COLUMN_STATUS] == InvalidAttrNumber)
+		return NULL;
+	for (int i = 0; i < a->n_keys; i++)
+		if (a->key_attno[i] == InvalidAttrNumber)
+			return NULL;
+	return a;
 }
 
 char *

@@ -62,7 +62,8 @@ extern const Attachment *attachment_of(Relation rel);
 
 /*
  * The same for a table that was a partition of an attached one when its trades
- * were enqueued, and is not any more.  palloc'ed; NULL when there is no such id.
+ * were enqueued, and is not any more.  palloc'ed; NULL when there is no such id,
+ * or the table does not look like one of its partitions.
  */
 extern const Attachment *attachment_of_former(Relation rel, int attached_id);
 
