@@ -32,6 +32,7 @@
 #include "shared/shmem.h"
 
 #define MAX_DRAWN_RANGES	32
+#define STEADY_TRIES		1000
 
 /* Queue rows written, and how many of them are new trades. */
 typedef struct RowCount
@@ -283,17 +284,39 @@ announce_prepared_commit(void)
 }
 
 /*
+ * A snapshot during whose taking no commit was announced, and depth_change as of
+ * then; after some tries, any.
+ */
+static Snapshot
+steady_snapshot(DbState *db, int64 *change)
+{
+	Snapshot	snapshot = NULL;
+
+	for (int try = 0; try < STEADY_TRIES; try++)
+	{
+		if (snapshot != NULL)
+			UnregisterSnapshot(snapshot);
+		*change = (int64) pg_atomic_read_u64(&db->depth_change);
+		if (IsolationIsSerializable())
+			return SnapshotSelf;
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		if (*change == (int64) pg_atomic_read_u64(&db->depth_change))
+			break;
+	}
+	return snapshot;
+}
+
+/*
  * Rows of the queue that others have committed, as of the beginning of the count.
  * In a serializable transaction not with an MVCC snapshot, which would put a
  * predicate lock on the whole queue; the count may then see what commits while
  * it goes on.
  */
 static int64
-count_committed_rows(Oid queue)
+count_committed_rows(Oid queue, DbState *db, int64 *change)
 {
 	Relation	rel = table_open(queue, AccessShareLock);
-	Snapshot	snapshot = IsolationIsSerializable() ? SnapshotSelf
-		: RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = steady_snapshot(db, change);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	HeapTuple	tuple;
 	int64		rows = 0;
@@ -313,8 +336,8 @@ count_committed_rows(Oid queue)
 /*
  * depth_change runs from the start of the server; one count fixes what it is
  * added to.  Whoever counts at the same time finds a base that is as good.  A
- * session that commits between the reading of depth_change and the snapshot is
- * counted twice: the tolerance that settlement.max_queue_depth promises.
+ * session that is visible to the snapshot and has not announced itself yet is
+ * counted twice: the queue may be full earlier by one per such session.
  */
 int64
 announce_queue_depth(Oid queue)
@@ -327,10 +350,10 @@ announce_queue_depth(Oid queue)
 		return -1;
 	if (!pg_atomic_read_u32(&db->depth_known))
 	{
-		int64		change = (int64) pg_atomic_read_u64(&db->depth_change);
+		int64		change;
+		int64		rows = count_committed_rows(queue, db, &change);
 
-		pg_atomic_write_u64(&db->depth_base,
-							(uint64) (count_committed_rows(queue) - change));
+		pg_atomic_write_u64(&db->depth_base, (uint64) (rows - change));
 		pg_atomic_write_u32(&db->depth_known, 1);
 	}
 	return shmem_queue_depth(db) + noted.total.rows;
