@@ -2,7 +2,6 @@
 EXTENSION = settlement
 EXTVERSION = 0.1
 MODULE_big = settlement
-POLICY = outcome retry breaker limiter histogram idempotency
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/policy/*.c src/wallet/*.c src/shared/*.c \
          src/queue/*.c src/worker/*.c src/api/*.c))
 SQL_PARTS = tables shared attach apply flow dlq inspect explain doctor steer metrics grants
