@@ -36,7 +36,13 @@ sub catalogue
 sub chosen
 {
 	my ($arena, $pattern, $pick) = @_;
-	my @pids = $arena->processes($pattern) or die "there is none\n";
+	my $deadline = time + 3;	# it may be about to start
+	my @pids;
+	until (@pids = $arena->processes($pattern))
+	{
+		die "there is none\n" if time > $deadline;
+		$arena->idle(0.05);
+	}
 	return $pids[ $pick * @pids ];
 }
 

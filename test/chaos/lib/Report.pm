@@ -9,7 +9,7 @@ use List::Util qw(sum0);
 use Recovery;
 use Watch;
 
-my @wrong = qw(duplicates lost phantom not_terminal balance_differences);
+my @wrong = qw(duplicates lost phantom not_terminal unannounced state_differences balance_differences);
 my $most_stories = 5;
 
 # Trades that need to be explained.
@@ -17,7 +17,7 @@ sub guilty
 {
 	my ($found) = @_;
 	my %seen;
-	my @ids = grep { !$seen{$_}++ } map { @{ $found->{$_} // [] } } @wrong[ 0 .. 3 ];
+	my @ids = grep { !$seen{$_}++ } map { s/: .*//r } map { @{ $found->{$_} } } @wrong[ 0 .. $#wrong - 1 ];
 	return splice @ids, 0, $most_stories;
 }
 
@@ -25,7 +25,7 @@ sub write
 {
 	my ($out, $arena, $options, $found, $stories, $drained) = @_;
 	my @violations = @{ $arena->{violations} // [] };
-	push @violations, map { my $n = @{ $found->{$_} // [] }; $n ? "$n $_: " . join(' ', first(5, @{ $found->{$_} })) : () } @wrong;
+	push @violations, map { $found->{counts}{$_} ? "$_ $found->{counts}{$_}: " . join('; ', first(5, @{ $found->{$_} })) : () } @wrong;
 	print $out "timeline of $_\n$stories->{$_}\n\n" for sort keys %$stories;
 	print $out "VIOLATION $_\n" for @violations;
 	my @rows = rows($arena, $options, $found, $drained);
@@ -49,7 +49,7 @@ sub rows
 		[ 'wallet and proxy, by kind' => by_count(map { (s/^\w+: //r => $arena->{kinds}{$_}) } sort keys %{ $arena->{kinds} }) ],
 		[ kills => by_count(%{ $played->{kill} // {} }) ],
 		[ 'faults that did not apply' => by_count(%{ $arena->{failed} // {} }) ],
-		(map { [ $_ => scalar @{ $found->{$_} // [] } ] } qw(duplicates lost phantom not_terminal balance_differences)),
+		(map { [ s/_/ /r => $found->{counts}{$_} ] } @wrong),
 		[ 'unknown left' => $found->{unknown} ],
 		[ 'dead by class' => dead($arena) ],
 		[ 'recovery (s)' => $recovery[0] ? sprintf('p50 %.2f, p99 %.2f, max %.2f of %d', @recovery[ 1 .. 3 ], $recovery[0]) : '-' ],
