@@ -12,17 +12,20 @@ use Time::HiRes qw(time sleep);
 
 my $takeover_grace = 10;	# TAKEOVER_GRACE_MS in src/worker/worker.h
 
+# After some crashes in a row the server holds its workers back for seconds
+# (workers_after in src/shared/shmem.c), but not one that was started anew: about
+# as many kills are of the latter kind.
 sub catalogue
 {
 	return (
 		(map { { group => 'kill', %$_ } }
-			{ name => 'kill worker', weight => 24, play => killing(qr/settlement worker/) },
-			{ name => 'kill backend', weight => 14, play => killing(qr/engine postgres/) },
-			{ name => 'kill launcher', weight => 5, play => killing(qr/settlement launcher/) },
-			{ name => 'kill auxiliary', weight => 4, play => killing(qr/checkpointer|writer|autovacuum|walsender/) },
-			{ name => 'kill postmaster', weight => 6, play => \&kill_postmaster },
-			{ name => 'kill everything', weight => 8, play => \&kill_everything },
-			{ name => 'immediate stop', weight => 6, play => restarting('immediate') }),
+			{ name => 'kill worker', weight => 16, play => killing(qr/settlement worker/) },
+			{ name => 'kill backend', weight => 8, play => killing(qr/engine postgres/) },
+			{ name => 'kill launcher', weight => 4, play => killing(qr/settlement launcher/) },
+			{ name => 'kill auxiliary', weight => 3, play => killing(qr/checkpointer|writer|autovacuum|walsender/) },
+			{ name => 'kill postmaster', weight => 11, play => \&kill_postmaster },
+			{ name => 'kill everything', weight => 12, play => \&kill_everything },
+			{ name => 'immediate stop', weight => 9, play => restarting('immediate') }),
 		(map { { group => 'stop', %$_ } }
 			{ name => 'fast restart', weight => 3, play => restarting('fast') },
 			{ name => 'terminate worker', weight => 6, play => terminating(qr/settlement worker/) },
