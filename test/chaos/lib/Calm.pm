@@ -13,7 +13,7 @@ sub heal
 {
 	my ($arena) = @_;
 	$arena->finish_all;
-	$arena->set_rules();
+	$arena->insist(sub { $arena->set_rules() });
 	$arena->{proxy}->set(mode => 'pass');
 	$arena->insist(sub {
 		for my $setting (qw(workers concurrency request_timeout connect_timeout max_attempts retry_initial_backoff
@@ -28,6 +28,18 @@ sub heal
 		$arena->ask('SELECT settlement.breaker_close()');
 	});
 	finish_prepared($arena);
+	hurry($arena);
+}
+
+# An outcome that a worker was writing when it was killed waits for minutes, as
+# it may have been the cause.  Only a start makes the workers look again.
+sub hurry
+{
+	my ($arena) = @_;
+	$arena->ask('UPDATE settlement.unapplied SET next_apply_at = now(), failures = 0') > 0 or return;
+	$arena->stop_server($arena->{node}, 'fast');
+	$arena->start_server($arena->{node});
+	$arena->wait_connect(30);
 }
 
 # Half of them are committed: they were neither acknowledged nor rolled back.

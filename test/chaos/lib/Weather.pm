@@ -62,15 +62,23 @@ sub catalogue
 				bytes => int(rand 900), seconds => Schedule::between(0.5, 4)) } });
 }
 
+# Where it refuses connections it cannot be told anything either.
+sub must_listen
+{
+	my ($arena) = @_;
+	die "the wallet refuses connections\n" if $arena->{conditions}{refuses};
+}
+
 # 1 = every request: then nobody gets an answer and nothing may be charged.
 sub misbehave
 {
 	my ($arena, $parameters) = @_;
+	must_listen($arena);
 	my @rules = map { { %{ $rules{$_} }, match => { %{ $rules{$_}{match} // {} }, path => 'any', p => $parameters->{p} + 0 } } }
 		split /,/, $parameters->{rules};
 	$_->{name} = "rule$_" . int(rand 1e6) for @rules;
 	$arena->count_kind("wallet: $_") for split /,/, $parameters->{rules};
-	$arena->finish($_) for qw(rules refuses);
+	$arena->finish('rules');
 	$arena->set_rules(@rules);
 	$arena->begin(rules => $parameters->{p} == 1 ? 'down' : 'rain');
 	$arena->later(rules => $parameters->{seconds}, sub {
@@ -82,12 +90,13 @@ sub misbehave
 sub refuse
 {
 	my ($arena, $parameters) = @_;
-	$arena->finish($_) for qw(rules refuses);
+	must_listen($arena);
+	$arena->finish('rules');
 	$arena->set_rules({ action => $parameters->{action}, ms => 1000 * $parameters->{seconds}, match => { count => 1 } });
 	$arena->begin(refuses => 'down');
 	$arena->later(refuses => $parameters->{seconds} + 0.2, sub {
-		$arena->set_rules();
 		$arena->end('refuses');
+		$arena->insist(sub { $arena->set_rules() });
 	});
 }
 
@@ -95,7 +104,7 @@ sub refuse
 sub crash_wallet
 {
 	my ($arena, $parameters) = @_;
-	$arena->finish('wallet');
+	$arena->finish($_) for qw(refuses wallet);
 	$arena->begin(wallet => 'down');
 	$arena->{wallet}->crash;
 	$arena->later(wallet => $parameters->{seconds}, sub {
