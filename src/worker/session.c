@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "shared/settings.h"
 #include "worker/worker.h"
 
 static void
@@ -44,17 +45,31 @@ session_start(void)
 	override("max_parallel_workers_per_gather", "0", PGC_USERSET);
 }
 
+/*
+ * Of this transaction: never below on, remote_apply stays.  Where requests wait
+ * for a standby (held.c) no commit does, so that the loop goes on and outcomes
+ * are recorded also while it is away.
+ */
+static void
+set_durability(void)
+{
+	const char *level = settlement_send_after == SEND_AFTER_STANDBY ? "local" : "on";
+
+	if (settlement_send_after == SEND_AFTER_LOCAL &&
+		synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		return;
+	(void) set_config_option("synchronous_commit", level, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 void
 session_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 
-	/* never below on; remote_apply stays */
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH ||
+	set_durability();
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH ||
 		XactIsoLevel != XACT_READ_COMMITTED || XactReadOnly)
 		elog(ERROR, "a settlement worker runs with settings that are not safe");
 	PushActiveSnapshot(GetTransactionSnapshot());
