@@ -2,10 +2,11 @@ package Replica;
 
 # A synchronous standby that joins, crashes, and takes over.
 #
-# While it is there every COMMIT waits for it, claims too, so that a failover may
-# neither lose an acknowledged trade nor forget one that was sent.  The old primary
-# is stopped before or, worse, killed only after the promotion.  It comes back as
-# the next standby, by pg_rewind or as a new copy.
+# While it is there every COMMIT waits for it, and what is sent waits for it too
+# (settlement.send_after), so that a failover may neither lose an acknowledged
+# trade nor pay one that it does not know.  The old primary is stopped before or,
+# worse, killed only after the promotion.  It comes back as the next standby, by
+# pg_rewind or as a new copy.
 
 use strict;
 use warnings;
@@ -47,6 +48,7 @@ sub synchronize
 	$arena->begin(joining => 'other');
 	$arena->insist(sub {
 		$arena->ask("ALTER SYSTEM SET synchronous_standby_names = 'chaos'");
+		$arena->ask('ALTER SYSTEM SET settlement.send_after = standby');
 		$arena->ask('SELECT pg_reload_conf()');
 	});
 	wait_synchronous($arena, 30) or $arena->violation('the standby does not become synchronous');
@@ -109,7 +111,7 @@ port = $port
 unix_socket_directories = '$host'
 primary_conninfo = '$primary application_name=chaos'
 CONF
-	$new->append_conf('postgresql.auto.conf', "synchronous_standby_names = ''\n");
+	$new->append_conf('postgresql.auto.conf', "synchronous_standby_names = ''\nsettlement.send_after = local\n");
 	$new->append_conf('standby.signal', '');
 }
 
