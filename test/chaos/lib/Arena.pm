@@ -23,7 +23,7 @@ sub set_up
 {
 	my ($class, %options) = @_;
 	my $directory = $options{directory};
-	my $self = bless { directory => $directory, stop => 0, n_nodes => 1, conditions => {} }, $class;
+	my $self = bless { directory => $directory, stop => 0, careless => 0, n_nodes => 1, conditions => {} }, $class;
 
 	adopt_orphans();
 	open my $token, '>', "$directory/site" or die "$directory/site: $!";
@@ -105,12 +105,12 @@ sub tell
 {
 	my ($self, %changes) = @_;
 	@$self{ keys %changes } = values %changes;
-	my $line = sprintf "%d %s %d", $self->{node}->port, $self->weather, $self->{stop};
+	my $line = sprintf "%d %s %d %d", $self->{node}->port, $self->weather, @$self{qw(stop careless)};
 	sysseek $self->{state}, 0, 0;
 	syswrite $self->{state}, sprintf('%-' . ($state_length - 1) . "s\n", $line);
 }
 
-# (port, weather, stop) for a process that has the file open.
+# (port, weather, stop, careless) for a process that has the file open.
 sub listen_to
 {
 	my ($file) = @_;

@@ -27,8 +27,10 @@ sub heal
 		$arena->ask('SELECT settlement.resume(symbol) FROM settlement.pauses');
 		$arena->ask('SELECT settlement.breaker_close()');
 	});
-	finish_prepared($arena);
 	hurry($arena);
+	# workers that leave for the new settings let others read the whole queue again
+	$arena->idle(1.5);
+	$arena->log('finished ' . finish_prepared($arena) . ' prepared transactions');
 }
 
 # An outcome that a worker was writing when it was killed waits for minutes, as

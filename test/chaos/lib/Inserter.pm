@@ -49,7 +49,7 @@ sub run
 	my $started = time;
 	while ($self->{next} < $self->{trades})
 	{
-		@$self{qw(port weather stop)} = Arena::listen_to($self->{state});
+		@$self{qw(port weather stop careless)} = Arena::listen_to($self->{state});
 		last if $self->{stop} || getppid() != $self->{parent};
 		my $early = $started + $self->{next} / $self->{rate} - time;
 		sleep($early < 0.2 ? $early : 0.2), next if $early > 0.002;
@@ -78,7 +78,7 @@ sub transaction
 {
 	my ($self) = @_;
 	my $draw = rand 1000;
-	for my $kind (@kinds)
+	for my $kind ($self->{careless} ? [ 1000, \&unsynchronized ] : @kinds)
 	{
 		next if ($draw -= $kind->[0]) >= 0;
 		$self->{ids} = [];

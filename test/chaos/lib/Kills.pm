@@ -25,6 +25,7 @@ sub catalogue
 			{ name => 'kill auxiliary', weight => 3, play => killing(qr/checkpointer|writer|autovacuum|walsender/) },
 			{ name => 'kill postmaster', weight => 11, play => \&kill_postmaster },
 			{ name => 'kill everything', weight => 12, play => \&kill_everything },
+			{ name => 'kill careless', weight => 4, play => \&kill_careless, draw => sub { (seconds => Schedule::between(0.1, 1)) } },
 			{ name => 'immediate stop', weight => 9, play => restarting('immediate') }),
 		(map { { group => 'stop', %$_ } }
 			{ name => 'fast restart', weight => 3, play => restarting('fast') },
@@ -86,6 +87,18 @@ sub kill_everything
 		$arena->kill_server($arena->{node});
 		$arena->start_server($arena->{node});
 	});
+}
+
+# Nobody but the workers waits for the disk before it: what was inserted in the
+# last moments is lost, and must not have been paid.
+sub kill_careless
+{
+	my ($arena, $parameters) = @_;
+	$arena->tell(careless => 1);
+	my $ok = eval { $arena->idle($parameters->{seconds}); kill_everything($arena); 1 };
+	my $error = $@;
+	$arena->tell(careless => 0);
+	die $error unless $ok;
 }
 
 sub restarting
