@@ -122,14 +122,17 @@ sub terminating
 	};
 }
 
-# Up to longer than the others wait before they take its trades over.
+# Up to longer than the others wait before they take its trades over.  Stopped
+# while it extends a table, as may happen, it stops all who insert as well.
 sub freeze_worker
 {
 	my ($arena, $parameters) = @_;
 	my $pid = chosen($arena, qr/settlement worker/, $parameters->{pick});
+	$arena->begin(frozen => 'other');
 	kill STOP => $pid;
 	$arena->idle($parameters->{seconds});
 	kill CONT => $pid;
+	$arena->end('frozen');
 }
 
 1;
