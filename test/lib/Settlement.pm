@@ -62,7 +62,8 @@ sub scenario
 
 # Start a wallet and a cluster with a trade table attached.  Options: name,
 # conf (lines of postgresql.conf), wallet (options of walletd), streaming
-# (allow standbys), proxy (a seed: put a proxy before the wallet).
+# (allow standbys), proxy (a seed: put a proxy before the wallet), data (a directory
+# of its own for the server's data).
 sub start
 {
 	my ($class, %options) = @_;
@@ -76,6 +77,11 @@ sub start
 	$self->{proxy} = Proxy->start(upstream => "127.0.0.1:$port", seed => $options{proxy},
 		port => PostgreSQL::Test::Cluster::get_free_port()) if defined $options{proxy};
 	$self->{node} = PostgreSQL::Test::Cluster->new($name);
+	if ($options{data})
+	{
+		mkdir "$options{data}/pgdata" or die "$options{data}/pgdata: $!";
+		symlink "$options{data}/pgdata", $self->{node}->data_dir or die $!;
+	}
 	$self->{node}->init($options{streaming} ? (allows_streaming => 1) : ());
 	$self->{node}->append_conf('postgresql.conf', join "\n",
 		'log_statement = none',
