@@ -34,4 +34,9 @@ demo test coverage check-layers:
 valgrind:
 	scripts/test --valgrind unit client
 
-.PHONY: demo test coverage check-layers valgrind
+# libFuzzer on the parser of the wallet's replies, FUZZ_RUNS times (1000000).
+fuzz:
+	scripts/install-deps --fuzz
+	$(MAKE) -C test/unit fuzz
+
+.PHONY: demo test coverage check-layers valgrind fuzz

@@ -36,7 +36,8 @@ copy_sources()	# TO
 	mkdir -p "$1"
 	tar -C "$ROOT" --exclude-vcs --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude='*.gc??' --exclude='*.d' --exclude=./coverage --exclude=./results \
-		--exclude=./tmp_check --exclude=./log --exclude=./wallet/walletd --exclude='./test/*/build' \
+		--exclude=./tmp_check --exclude=./log --exclude=./wallet/walletd --exclude=./test/proxy/proxy \
+		--exclude='./test/*/build' \
 		-cf - . | tar -C "$1" -xf -
 }
 
