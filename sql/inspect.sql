@@ -52,6 +52,7 @@ SELECT CASE
                                        WHERE p.symbol = '*' AND (p.until IS NULL OR p.until > now()))
                THEN 'paused'
            WHEN s.breaker <> 'closed' THEN 'breaker ' || s.breaker
+           WHEN s.held_since < clock_timestamp() - interval '1 second' THEN 'waiting for standby'
            ELSE 'ok'
        END AS state,
        greatest(z.queue - coalesce(s.in_flight, 0), 0) AS ready,

@@ -44,6 +44,11 @@ extern int	settlement_attempt_retention;	/* min */
 extern char *settlement_site_file;
 extern int	settlement_log_settlements;	/* LOG_SETTLEMENTS_* */
 extern bool settlement_force_drop;
+extern int	settlement_send_after;	/* SEND_AFTER_* */
+
+/* Where the claim must be on disk before a request leaves. */
+#define SEND_AFTER_LOCAL	0
+#define SEND_AFTER_STANDBY	1
 
 #define ATTEMPT_HISTORY_FAILURES	0
 #define ATTEMPT_HISTORY_ALL			1

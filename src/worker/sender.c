@@ -147,6 +147,17 @@ sender_return(Worker *w, int unused, bool probe_unused)
 	LWLockRelease(w->db->policy_lock);
 }
 
+bool
+sender_breaker_closed(Worker *w)
+{
+	bool		result;
+
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	result = w->db->breaker.state == BREAKER_CLOSED;
+	LWLockRelease(w->db->policy_lock);
+	return result;
+}
+
 /* ms until breaker and limiter may let one through; -1: only by hand. */
 long
 sender_wait_ms(Worker *w, TimestampTz now)
@@ -308,7 +319,7 @@ sender_show_answered(Worker *w)
 static bool
 send_after_lookup(const Worker *w, const TradeFlight *flight)
 {
-	return !w->stopping && !w->woke_late &&
+	return !w->stopping && !w->woke_late && claim_may_leave(flight->claim) &&
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		flight->verb == WALLET_LOOKUP &&
 		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
