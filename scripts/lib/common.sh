@@ -12,6 +12,11 @@ die()
 	exit 1
 }
 
+fresh_seed()
+{
+	od -An -N4 -tu4 /dev/urandom | tr -d ' '
+}
+
 # The present directory and TMPDIR may be closed to the unprivileged user.
 private_directory()	# [DIRECTORY TO CREATE]
 {
