@@ -192,6 +192,7 @@ typedef struct WorkerSlot
 	pg_atomic_uint64 pauses_seen;	/* pauses_version acted upon */
 	pg_atomic_uint64 settled;
 	pg_atomic_uint64 failed;
+	pg_atomic_uint32 concurrency_limit; /* requests it lets itself have in flight */
 
 	/* mutex */
 	slock_t		mutex;
