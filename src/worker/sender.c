@@ -217,7 +217,7 @@ report_result(Worker *w, const TradeFlight *flight)
 	LWLockAcquire(db->policy_lock, LW_EXCLUSIVE);
 	before = db->breaker.state;
 	breaker_report(&db->breaker, &policy, verdict->signal, flight->hash,
-				   flight->probe, random_fraction(), now);
+				   flight->probe, random_fraction(), flight->sent_at, now);
 	after = db->breaker.state;
 	/* what waited for the end of the outage shall not be the next one */
 	if (before != BREAKER_CLOSED && after == BREAKER_CLOSED)
