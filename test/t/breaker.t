@@ -36,6 +36,23 @@ sub nothing_is_charged
 		'nor charged');
 }
 
+# In flight when the wallet went, and others were answered since they were sent.
+scenario the_beginning_of_an_outage => sub {
+	$s->set(request_timeout => '60s');
+	$s->faults({ match => { trade_id_prefix => 'onset' }, action => 'hang' });
+	$s->trades('onset', 20);
+	$s->becomes('SELECT in_flight FROM settlement.status', 20, 'twenty are in flight');
+	$s->trades('answered', 30);
+	$s->settled_is('answered', 30, 'others are answered');
+	$s->wallet->crash;
+	attempts_become('onset', 50);
+	nothing_is_charged();
+	$s->start_wallet;
+	$s->settled_is('onset', 20, 'all settle at its end');
+	nothing_is_charged();
+	$s->reset('request_timeout');
+};
+
 # Answers before and after it, which is what a charge looks for.
 scenario an_outage_at_high_load => sub {
 	$s->trades('before', 100);
