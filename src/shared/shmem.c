@@ -85,6 +85,7 @@ init_slot(WorkerSlot *slot)
 	pg_atomic_init_u64(&slot->held_since, 0);
 	pg_atomic_init_u64(&slot->settled, 0);
 	pg_atomic_init_u64(&slot->failed, 0);
+	pg_atomic_init_u32(&slot->concurrency_limit, 0);
 }
 
 /*

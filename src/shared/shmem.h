@@ -194,6 +194,7 @@ typedef struct WorkerSlot
 									 * for a standby; 0 none */
 	pg_atomic_uint64 settled;
 	pg_atomic_uint64 failed;
+	pg_atomic_uint32 concurrency_limit; /* requests it lets itself have in flight */
 
 	/* mutex */
 	slock_t		mutex;

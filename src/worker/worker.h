@@ -17,6 +17,7 @@
 
 #include "storage/latch.h"
 
+#include "policy/concurrency.h"
 #include "queue/claim.h"
 #include "queue/due.h"
 #include "queue/finish.h"
@@ -54,6 +55,7 @@ typedef struct Worker
 	bool		stopping;
 	TimestampTz stop_deadline;
 	FlightPool *pool;
+	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
 
@@ -92,6 +94,8 @@ extern SendState sender_configure(Worker *w);
 extern void sender_submit(Worker *w, TradeFlight **flights, int n);
 extern void sender_collect(Worker *w);
 extern void sender_show_answered(Worker *w);
+/* Requests that this worker may have in flight now. */
+extern int	sender_concurrency(const Worker *w);
 extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
