@@ -18,6 +18,9 @@
 #define HOLD_FIRST_MS	INT64_C(100)
 #define HOLD_MAX_MS		INT64_C(5000)
 
+/* A clock that is behind by more than this was set back. */
+#define CLOCK_BACK_US	INT64_C(1000000)
+
 /* Rounding of token sums; a millionth of a request. */
 #define TOKEN_EPSILON	1e-6
 
@@ -132,7 +135,8 @@ limiter_wait_ms(const Limiter *l, double rate, int64_t now_us)
 
 	if (is_held(l, now_us))
 		wait = (l->hold_until_us - now_us - 1) / 1000 + 1;
-	if (is_limited(rate))
+	/* after the clock was set back, the next taker starts it afresh */
+	if (is_limited(rate) && l->filled_at_us - now_us <= CLOCK_BACK_US)
 	{
 		double		missing = 1 - TOKEN_EPSILON - tokens_at(l, rate, now_us);
 
