@@ -74,6 +74,7 @@ SELECT is((SELECT sum(trades) FROM settlement.unknown), 6::numeric, '... which m
 SELECT count(*) FROM settlement.dlq d, LATERAL (SELECT settlement._look_up_first()) x WHERE d.trade_id = 'failed' GROUP BY d.id;
 SELECT is((SELECT safe_to_discard FROM settlement.dlq WHERE trade_id = 'failed'), false, 'after adopt() nothing is safe to discard');
 SELECT is((SELECT string_agg(e, ' ') ~ 'adopted' FROM settlement.explain('failed') e), true, '... and explain() says why');
+SELECT is_empty($$ SELECT * FROM settlement.dlq_purge(all_rows => true, dry_run => false, reason => 'x') $$, '... nor purged');
 UPDATE settlement.dlq SET final_rejection = true WHERE trade_id = 'failed';
 SELECT is(settlement.redrive('failed', 'try'), 'queue', 'redrive of a rejected trade then');
 SELECT results_eq($$ SELECT generation::int, maybe_executed, lookup_first FROM settlement.queue WHERE trade_id = 'failed' $$,
