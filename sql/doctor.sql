@@ -313,9 +313,20 @@ BEGIN
     SELECT * INTO z FROM settlement._sizes();
     RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, 'dead letters: ' || z.dlq,
         CASE WHEN z.dlq > 0 THEN 'See settlement.dlq_summary; settlement.redrive_where() and settlement.resolve() act on them.' END;
-    RETURN QUERY SELECT 'unknown', CASE WHEN z.unknown > 0 THEN 'fail' ELSE 'ok' END,
-        'dead trades of which the wallet may have moved the money: ' || z.unknown,
-        CASE WHEN z.unknown > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say.' END;
+    -- What is sent again by itself is none of a person's business for ten minutes.
+    RETURN QUERY
+    WITH u AS (SELECT coalesce(sum(x.trades), 0) AS trades, coalesce(sum(x.trades) FILTER (WHERE x.place = 'dlq'), 0) AS dead,
+                      min(x.oldest) AS oldest FROM settlement.unknown x),
+         v AS (SELECT string_agg(y.value || ' ' || y.currency, ', ' ORDER BY y.currency) AS at_risk
+               FROM (SELECT x.currency, sum(x.value_at_risk) AS value FROM settlement.unknown x GROUP BY x.currency
+                     ORDER BY x.currency LIMIT 20) y)
+    SELECT 'unknown', CASE WHEN u.dead > 0 THEN 'fail' WHEN u.oldest < clock_timestamp() - interval '10 minutes' THEN 'warn' ELSE 'ok' END,
+        format('trades of which the wallet may have moved the money: %s, of them dead: %s', u.trades, u.dead)
+            || CASE WHEN u.trades > 0 THEN format('; value at risk: %s; the oldest was enqueued at %s',
+                                                  v.at_risk, settlement._moment(u.oldest)) ELSE '' END,
+        CASE WHEN u.dead > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say. Do not discard or reverse them before.'
+             WHEN u.oldest < clock_timestamp() - interval '10 minutes' THEN 'settlement.unknown says where they are; they are sent again under the same key when the wallet can be reached.' END
+    FROM u, v;
 
     RETURN QUERY SELECT 'unapplied', CASE WHEN z.unapplied_failing > 0 THEN 'fail' ELSE 'ok' END,
         format('outcomes not written to their trade rows yet: %s, of them failed before: %s', z.unapplied, z.unapplied_failing)

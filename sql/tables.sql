@@ -80,7 +80,7 @@ COMMENT ON COLUMN settlement.queue.lookup_first IS 'Ask the wallet what it knows
 COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it was enqueued: a hint, checked against its key.';
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
-COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.';
+COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, so the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
 
@@ -146,6 +146,7 @@ CREATE TABLE settlement.deferred (
 CREATE INDEX deferred_retry_at_idx ON settlement.deferred (retry_at);
 CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
 CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol) WHERE reason = 'paused';
+CREATE INDEX deferred_unknown_idx ON settlement.deferred (symbol, reason) INCLUDE (quote_amount, enqueued_at) WHERE maybe_executed;
 COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
 COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';
 
@@ -186,12 +187,16 @@ CREATE TABLE settlement.dlq (
     trace_id        text,
     first_sent_at   timestamptz,
     pending_ms      bigint,
-    fingerprint     bytea
+    fingerprint     bytea,
+    safe_to_discard boolean GENERATED ALWAYS AS (status = 'FAILED' AND NOT maybe_executed AND NOT lookup_first) STORED
 ) USING heap;
 CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
 CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
+-- What is unknown is counted and summed from these alone, among however many others.
+CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol) INCLUDE (quote_amount, enqueued_at) WHERE status = 'UNKNOWN';
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
+COMMENT ON COLUMN settlement.dlq.safe_to_discard IS 'The wallet certainly did not move money, and nobody has to ask it: dlq_purge() takes no other.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
 
 CREATE SEQUENCE settlement.unapplied_id_seq;

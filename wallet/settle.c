@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amount.h"
 #include "batch.h"
 #include "http.h"
 #include "misbehave.h"
@@ -146,6 +147,27 @@ replay(Request *request, StoredAnswer *stored)
 	reply_set(request, stored->status, stored->body);
 }
 
+/* With the amounts, so that a look-up tells them from those of another request. */
+static void
+reply_settled(Request *request, const char *settlement_id)
+{
+	char		base[AMOUNT_TEXT_MAX];
+	char		quote[AMOUNT_TEXT_MAX];
+
+	(void) amount_format(base, request->trade.base_amount);
+	(void) amount_format(quote, request->trade.quote_amount);
+	reply_json(request, 200,
+			   json_pack("{s:b s:s s:s s:s s:s s:b s:b s:s}",
+						 "success", 1,
+						 "settlement_id", settlement_id,
+						 "trade_id", request->trade.trade_id,
+						 "base_amount", base,
+						 "quote_amount", quote,
+						 "buyer_reservation_released", 1,
+						 "seller_reservation_released", 1,
+						 "message", "settled"));
+}
+
 /* Moves the money, or says why not; false: the database failed. */
 static bool
 execute(Request *request, int64_t now)
@@ -166,14 +188,7 @@ execute(Request *request, int64_t now)
 	{
 		case LEDGER_DONE:
 			request->counter = &stats->effects;
-			reply_json(request, 200,
-					   json_pack("{s:b s:s s:s s:b s:b s:s}",
-								 "success", 1,
-								 "settlement_id", settlement_id,
-								 "trade_id", request->trade.trade_id,
-								 "buyer_reservation_released", 1,
-								 "seller_reservation_released", 1,
-								 "message", "settled"));
+			reply_settled(request, settlement_id);
 			return request->reply.status == 200;
 		case LEDGER_INSUFFICIENT_BALANCE:
 			refuse(request, 422, "INSUFFICIENT_BALANCE", &stats->insufficient_balance, why);

@@ -1,19 +1,23 @@
 /*
  * place.c
- *	  SQL functions that tell which database this is (queue/identity.c).
+ *	  SQL functions that tell which database this is (queue/identity.c), and what
+ *	  time it is there.
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "pgver.h"
 #include "queue/identity.h"
+#include "shared/clock.h"
 
 PG_FUNCTION_INFO_V1(settlement_current_place);
 PG_FUNCTION_INFO_V1(settlement_current_timeline);
 PG_FUNCTION_INFO_V1(settlement_identity_problem);
+PG_FUNCTION_INFO_V1(settlement_clock_latest);
 
 Datum
 settlement_current_place(PG_FUNCTION_ARGS)
@@ -49,4 +53,10 @@ settlement_identity_problem(PG_FUNCTION_ARGS)
 	if (problem == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+Datum
+settlement_clock_latest(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TIMESTAMPTZ(clock_latest());
 }

@@ -28,6 +28,9 @@
 
 #define PROBE_TIMEOUT_DEFAULT_MS	INT64_C(60000)
 
+/* A clock that is behind by more than this was set back. */
+#define CLOCK_BACK_US	INT64_C(1000000)
+
 /* Part of the open time that is spread, downwards. */
 #define OPEN_SPREAD		0.25
 
@@ -291,7 +294,9 @@ breaker_wait_ms(const Breaker *b, const BreakerPolicy *p, int64_t now_us)
 		case BREAKER_CLOSED:
 			return 0;
 		case BREAKER_OPEN:
-			/* A clock set back must not lengthen it beyond one open time. */
+			/* A clock set back must not lengthen it: opened later than now. */
+			if (b->changed_at_us - now_us > CLOCK_BACK_US)
+				return 0;
 			end = after_ms(now_us, b->open_ms);
 			return ms_until(b->open_until_us < end ? b->open_until_us : end, now_us);
 		case BREAKER_HALF_OPEN:

@@ -22,6 +22,9 @@
 /* Good answers after which the wallet is trusted again: seven doublings. */
 #define RAMP_ANSWERS	255
 
+/* A clock that is behind by more than this was set back. */
+#define CLOCK_BACK_US	INT64_C(1000000)
+
 /* Rounding of token sums; a millionth of a request. */
 #define TOKEN_EPSILON	1e-6
 
@@ -211,7 +214,8 @@ limiter_wait_ms(const Limiter *l, double rate, int64_t now_us)
 		if (ramp_ms > wait)
 			wait = ramp_ms;
 	}
-	if (is_limited(rate))
+	/* after the clock was set back, the next taker starts it afresh */
+	if (is_limited(rate) && l->filled_at_us - now_us <= CLOCK_BACK_US)
 	{
 		double		missing = 1 - TOKEN_EPSILON - tokens_at(l, rate, now_us);
 

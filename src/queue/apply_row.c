@@ -91,10 +91,26 @@ same_error(ApplyLeaf *leaf, const ApplyRow *row)
 	return strcmp(error, row->error) == 0;
 }
 
+static void
+check_reversal(const ApplyRow *row, const char *status)
+{
+	if (status != NULL &&
+		(strcmp(status, "SETTLED") == 0 || strcmp(status, "REVERSED") == 0))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot reverse trade \"%s\"", row->trade_id ? row->trade_id : ""),
+			 errdetail("Its row says %s, and only a SETTLED trade can be reversed.",
+					   status ? status : "nothing"),
+			 errhint("Find out first what the wallet did: settlement.lookup() or settlement.resolve().")));
+}
+
 /*
  * Does the row say this already, or something that is newer?  Outcomes may
  * arrive late (settlement.unapplied), so: only REVERSED leaves SETTLED, nothing
  * leaves REVERSED, and a state of fewer attempts than the row's is an old one.
+ * What is not SETTLED cannot be reversed: of an UNKNOWN trade nobody knows
+ * whether there is anything to take back.
  */
 static bool
 is_written(ApplyLeaf *leaf, const ApplyRow *row)
@@ -102,13 +118,15 @@ is_written(ApplyLeaf *leaf, const ApplyRow *row)
 	char	   *status = present_text(leaf, &leaf->status);
 	char	   *settlement_id;
 
+	if (strcmp(row->status, "REVERSED") == 0)
+		check_reversal(row, status);
 	if (status == NULL)
 		return false;
 	if (strcmp(status, "REVERSED") == 0)
 		return true;
 	if (strcmp(status, "SETTLED") == 0)
 		return strcmp(row->status, "REVERSED") != 0;
-	if (strcmp(row->status, "SETTLED") == 0 || strcmp(row->status, "REVERSED") == 0)
+	if (strcmp(row->status, "SETTLED") == 0)
 		return false;
 	if (row->attempts < present_attempts(leaf))
 		return true;

@@ -26,6 +26,7 @@
 #include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
+#include "shared/clock.h"
 
 #define MAX_ASIDE	512			/* rows put aside per turn */
 
@@ -95,7 +96,7 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
  * pause or an outage: it must not be sent again without a look-up.
  */
 static bool
-is_expired(TupleTableSlot *row, TimestampTz now)
+is_expired(TupleTableSlot *row)
 {
 	bool		isnull;
 	Datum		first_sent;
@@ -104,7 +105,7 @@ is_expired(TupleTableSlot *row, TimestampTz now)
 		DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull)))
 		return false;
 	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
-	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent), now);
+	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent));
 }
 
 static RowVerdict
@@ -116,7 +117,7 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	MemoryContext old;
 	TimestampTz until = visit->now;
 
-	if (is_paused(row, visit->now, &until) || is_expired(row, visit->now))
+	if (is_paused(row, visit->now, &until) || is_expired(row))
 	{
 		if (claim->n_outgoing >= MAX_ASIDE)
 			return ROW_STOP;
@@ -196,7 +197,7 @@ write_claim(Claim *claim, int slot, FlightPool *pool, int format)
 {
 	OpenClaim  *open;
 	int64	   *ids = palloc(sizeof(int64) * claim->n);
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	TimestampTz now = clock_latest();	/* may become first_sent_at */
 	Datum		values[6];
 
 	open = MemoryContextAllocZero(pool->context, sizeof(OpenClaim));

@@ -143,6 +143,7 @@ init_shared(SettlementShared *shared)
 	shared->started_as_standby = came_up_as_standby();
 	shared->workers_after = workers_after(GetCurrentTimestamp());
 	pg_atomic_init_u64(&shared->next_token, 1);
+	pg_atomic_init_u64(&shared->clock_ahead, 0);
 	pg_atomic_init_u32(&shared->launcher_work, 0);
 	for (int i = 0; i < MAX_DATABASES; i++)
 		init_database(&shared->databases[i], &locks[1 + i].lock);

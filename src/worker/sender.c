@@ -361,7 +361,7 @@ send_after_lookup(const Worker *w, const TradeFlight *flight)
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		flight->verb == WALLET_LOOKUP &&
 		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
-		!past_idempotency_window(flight->first_sent_at, flight->answered_at);
+		!past_idempotency_window(flight->first_sent_at);
 }
 
 void

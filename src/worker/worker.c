@@ -74,6 +74,7 @@ worker_create(int slot_index)
 	w->turn_context = AllocSetContextCreate(TopMemoryContext, "settlement turn",
 											ALLOCSET_DEFAULT_SIZES);
 	w->more = true;
+	w->bring_back = true;		/* the clock may have been set while nobody looked */
 	return w;
 }
 
@@ -81,10 +82,13 @@ static void
 beat(Worker *w)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		step_us = clock_look(&w->clock, now);
 
-	w->woke_late = TimestampDifferenceExceeds(w->beat_at, now,
-											  settlement_request_timeout + TAKEOVER_GRACE_MS / 2);
+	w->woke_late = w->clock.elapsed_us / 1000 >
+		settlement_request_timeout + TAKEOVER_GRACE_MS / 2;
 	w->held_doubtful |= w->woke_late && w->n_held > 0;
+	if (step_us != 0)
+		upkeep_clock_set(w, now, step_us);
 	w->beat_at = now;
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }

@@ -22,6 +22,7 @@
 #include "queue/due.h"
 #include "queue/finish.h"
 #include "queue/flight.h"
+#include "shared/clock.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
 
@@ -75,6 +76,8 @@ typedef struct Worker
 	bool		in_upkeep;		/* survives an error, as turn.active does */
 	int			upkeep_aborts;	/* in a row */
 	TimestampTz retry_upkeep_at;	/* after aborts */
+	ClockWatch	clock;
+	bool		bring_back;		/* rows may wait for times of another clock */
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
 	TimestampTz chores_at;
@@ -116,6 +119,7 @@ extern void upkeep(Worker *w, TimestampTz now);
 /* When outcomes that wait to be applied are due; DT_NOEND: not by this one. */
 extern TimestampTz upkeep_apply_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
+extern void upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us);
 
 /* session.c */
 extern void session_start(void);

@@ -71,7 +71,7 @@ INSERT INTO settlement.dlq (status, class, message, enqueued_at, attached_id, le
 SELECT 'UNKNOWN', 'network_timeout', 'no reply', now() - interval '5 min', attached_id, relid, 3, true, '1', 'BTC/USDT',
     'b', 's', 'bo', 'so', 10, 10, 100, 0, 0, now() FROM settlement.attached;
 SELECT alike(pg_temp.said('1'), '%It is dead%3 requests: network_timeout: no reply.%may have moved%settlement.lookup(''1'')%', 'an unknown trade');
-SELECT alike(pg_temp.found('unknown'), 'fail: %: 1', '... doctor says so');
+SELECT alike(pg_temp.found('unknown'), 'fail: %: 1, of them dead: 1; value at risk: %', '... doctor says so');
 SELECT results_eq($$ SELECT what FROM settlement.timeline('1') $$,
     $$ VALUES ('enqueued'), ('settle: unknown'), ('dead: UNKNOWN') $$, 'its timeline');
 SELECT is(settlement.resolve('1', 'SETTLED', 'S-9', 'books'), 'done', 'resolved');

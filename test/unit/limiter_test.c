@@ -251,7 +251,9 @@ clock_set_back_does_not_hang_it(void **state)
 	limiter_slow_down(&l, 3000, start + 3600 * SECOND);
 	assert_int_equal(limiter_take(&l, 0, 5, start), 1);
 	l.ramp_left = 0;
+	assert_int_equal(limiter_wait_ms(&l, 100, 0), 0);
 	assert_int_equal(limiter_take(&l, 100, 1000, 0), 0);
+	assert_true(limiter_wait_ms(&l, 100, 0) > 0);
 	assert_int_equal(limiter_take(&l, 100, 1000, SECOND), 10);
 }
 
