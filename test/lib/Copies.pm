@@ -10,7 +10,7 @@ use Settlement;
 use Test::More;
 
 use Exporter qw(import);
-our @EXPORT = qw(backlog is_fenced adopted);
+our @EXPORT = qw(asked backlog is_fenced adopted);
 
 my $n_backlog = 8;
 my $serial = 0;
@@ -42,7 +42,7 @@ sub is_fenced
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok($node->poll_query_until($database, $state, 'fenced'), 'its status says fenced');
 	is($node->safe_psql($database, 'SELECT settlement._identity_problem()'), $reason, 'it says why');
-	$node->safe_psql($database, "SELECT settlement.resume(); SELECT put('new of $backlog, $serial')");
+	$node->safe_psql($database, "SELECT settlement.resume() WHERE EXISTS (SELECT FROM settlement.pauses); SELECT put('new of $backlog, $serial')");
 	# the workers look again, and have a trade before them
 	$node->safe_psql($database, 'SELECT settlement._notify_workers()');
 	ok($node->poll_query_until($database, $state, 'fenced'), 'it stays so when there is work');
@@ -57,9 +57,11 @@ sub is_fenced
 }
 
 # After adopt() all settles: what the original has paid since is only looked up.
+# $n_unpaid of the backlog it has not.
 sub adopted
 {
-	my ($s, $node, $database, $backlog) = @_;
+	my ($s, $node, $database, $backlog, $n_unpaid) = @_;
+	my $n_new = 1 + ($n_unpaid // 0);
 	my $before = $s->wallet->stats;
 	my $former = $node->safe_psql($database, 'SELECT epoch FROM settlement.identity');
 
@@ -73,8 +75,8 @@ sub adopted
 	ok($node->poll_query_until($database, 'SELECT (SELECT count(*) FROM settlement.queue) + (SELECT count(*) FROM settlement.deferred) + (SELECT count(*) FROM settlement.dlq) = 0'),
 		'nothing is left over');
 	my $after = $s->wallet->stats;
-	is($after->{settle}{effects} - $before->{settle}{effects}, 1, 'one effect: of the trade that is new');
-	is($after->{requests}{settle} - $before->{requests}{settle}, 1, 'no other was sent');
+	is($after->{settle}{effects} - $before->{settle}{effects}, $n_new, 'an effect of each trade that was not paid');
+	is($after->{requests}{settle} - $before->{requests}{settle}, $n_new, 'no other was sent');
 	is($after->{requests}{lookup} - $before->{requests}{lookup}, $n_backlog + 1, 'all were looked up');
 	is($after->{epoch}, $epoch, 'the wallet has seen the epoch');
 	is($node->safe_psql($database, "SELECT count(*) || ' ' || min(reason) FROM settlement.audit_log WHERE act = 'adopt'"),

@@ -87,9 +87,9 @@ sub copies
 
 	# Same cluster, same database, same place: only the row was not written here.
 	scenario a_dump_restored_over_the_original => sub {
-		my $asked = Copies::asked($s);
+		my $asked = asked($s);
 		$over->($custom);
-		is(Copies::asked($s), $asked, 'the wallet is asked nothing meanwhile');
+		is(asked($s), $asked, 'the wallet is asked nothing meanwhile');
 		is_fenced($s, $node, 'postgres', $backlog, $restored);
 		adopted($s, $node, 'postgres', $backlog);
 		$node->safe_psql('postgres', "DELETE FROM settlement.audit_log; UPDATE settlement.identity SET epoch = 1, written_by = settlement._writer()");
@@ -132,7 +132,7 @@ scenario a_subscriber_of_all_tables => sub {
 	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'ok'), 'it may send');
 	$node->safe_psql('postgres', 'CREATE PUBLICATION everything FOR ALL TABLES');
 	like($s->sql($doctor), qr/^warn publication "everything" includes settlement's own tables.*FOR ALL TABLES/, 'doctor() warns of the publication');
-	my $asked = Copies::asked($s);
+	my $asked = asked($s);
 	$s->sql("SELECT settlement.pause('a backlog')");
 	$other->safe_psql('subscriber', "CREATE SUBSCRIPTION everything CONNECTION '$hostconn' PUBLICATION everything WITH (copy_data = false)");
 	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'fenced'), 'it is fenced');
@@ -149,7 +149,7 @@ scenario a_subscriber_of_all_tables => sub {
 	$other->safe_psql('subscriber', 'SELECT settlement._notify_workers()');
 	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'fenced'), 'fenced it remains: the rows are still there');
 	is($other->safe_psql('subscriber', 'SELECT settlement._identity_problem()'), "a subscription wrote settlement's tables", 'and says why');
-	is(Copies::asked($s), $asked, 'the wallet was asked nothing');
+	is(asked($s), $asked, 'the wallet was asked nothing');
 	# without a replica identity, retention would fail
 	$s->sql("DELETE FROM settlement.attempts; SELECT settlement.resume()");
 	$s->settled_is('replicated', 8, 'the publisher goes on');
