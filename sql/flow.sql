@@ -121,6 +121,10 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Leave schema settlement out of the publication, and ALTER SUBSCRIPTION ... REFRESH PUBLICATION.';
     END IF;
+    -- Who is told an epoch must find it after a crash.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     IF NOT settlement._hold_workers() THEN
         RAISE EXCEPTION 'the workers of this database still have trades in flight'
             USING ERRCODE = 'object_in_use',
