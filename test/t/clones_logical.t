@@ -13,7 +13,6 @@ use Test::More;
 my $s = Settlement->start(name => 'main', streaming => 1, conf => <<'CONF');
 max_connections = 30
 max_worker_processes = 24
-wal_level = logical
 settlement.workers = 1
 settlement.max_workers = 12
 CONF
@@ -122,38 +121,17 @@ copies(sub {
 	restore($node, 'postgres', $_[0], '--data-only', '--disable-triggers');
 });
 
-# A publication FOR ALL TABLES has ours, too; the subscriber settles trades of its own.
-scenario a_subscriber_of_all_tables => sub {
-	my $hostconn = $node->connstr . ' dbname=postgres';
-	my $doctor = q{SELECT concat_ws(' ', status, detail, hint) FROM settlement.doctor() WHERE component = 'replication'};
-	$other->safe_psql('postgres', 'CREATE DATABASE subscriber');
-	restore($other, 'subscriber', dump_of('schema', '--schema-only'));
-	$other->safe_psql('subscriber', q{DROP TRIGGER settlement_enqueue ON trades; SELECT settlement.attach('trades')});
-	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'ok'), 'it may send');
-	$node->safe_psql('postgres', 'CREATE PUBLICATION everything FOR ALL TABLES');
-	like($s->sql($doctor), qr/^warn publication "everything" includes settlement's own tables.*FOR ALL TABLES/, 'doctor() warns of the publication');
+# What a dump of the data alone brings, when the trigger is there already.
+scenario data_restored_with_triggers => sub {
+	my $schema = dump_of('schema', '--schema-only');
+	my $data = dump_of('data', '--data-only', '-Fc');
 	my $asked = asked($s);
-	$s->sql("SELECT settlement.pause('a backlog')");
-	$other->safe_psql('subscriber', "CREATE SUBSCRIPTION everything CONNECTION '$hostconn' PUBLICATION everything WITH (copy_data = false)");
-	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'fenced'), 'it is fenced');
-	$s->trades('replicated', 8);
-	$node->wait_for_catchup('everything');
-	is($other->safe_psql('subscriber', q{SELECT count(*) FROM settlement.queue WHERE trade_id LIKE 'replicated%'}), 8, 'the queue of the other side comes in');
-	$other->safe_psql('subscriber', 'DELETE FROM settlement.pauses; SELECT settlement.rescan()');
-	$other->safe_psql('subscriber', 'SELECT settlement._notify_workers()');
-	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'fenced'), 'it stays so');
-	like($other->safe_psql('subscriber', $doctor), qr/^fail subscription "everything" writes settlement's table settlement\.\w+.*REFRESH PUBLICATION/, 'doctor() says why');
-	my ($rc, undef, $error) = $other->psql('subscriber', q{SELECT settlement.adopt('me')});
-	like($error, qr/a subscription writes settlement's tables/, 'adopt() refuses while it goes on');
-	$other->safe_psql('subscriber', 'DROP SUBSCRIPTION everything');
-	$other->safe_psql('subscriber', 'SELECT settlement._notify_workers()');
-	ok($other->poll_query_until('subscriber', 'SELECT state FROM settlement.status', 'fenced'), 'fenced it remains: the rows are still there');
-	is($other->safe_psql('subscriber', 'SELECT settlement._identity_problem()'), "a subscription wrote settlement's tables", 'and says why');
-	is(asked($s), $asked, 'the wallet was asked nothing');
-	# without a replica identity, retention would fail
-	$s->sql("DELETE FROM settlement.attempts; SELECT settlement.resume()");
-	$s->settled_is('replicated', 8, 'the publisher goes on');
-	$s->sql('DROP PUBLICATION everything');
+	$other->safe_psql('postgres', 'CREATE DATABASE alone');
+	restore($other, 'alone', $schema);
+	$other->command_fails_like([ 'pg_restore', '-e', '-d', $other->connstr('alone'), $data ], qr/is not attached to settlement|already exists|duplicate key/,
+		'it fails');
+	ok($other->poll_query_until('alone', 'SELECT state FROM settlement.status', 'fenced'), 'it is fenced');
+	is(asked($s), $asked, 'and the wallet asked nothing');
 };
 
 done_testing();
