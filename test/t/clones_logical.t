@@ -134,4 +134,25 @@ scenario data_restored_with_triggers => sub {
 	is(asked($s), $asked, 'and the wallet asked nothing');
 };
 
+# The queue is forgotten, and the table attached anew: the keys are the same.
+scenario the_extension_created_anew => sub {
+	my $dump;
+	my $backlog = backlog($s, sub { $dump = dump_of('anew', '-Fc') });
+	my $before = $s->wallet->stats;
+	$other->safe_psql('postgres', 'CREATE DATABASE anew');
+	restore($other, 'anew', $dump, '--no-comments');
+	$other->safe_psql('anew', q{
+		SET settlement.force_drop = on;
+		DROP EXTENSION settlement CASCADE;
+		CREATE EXTENSION settlement;
+		SELECT settlement.attach('trades');
+		SELECT settlement.enqueue_pending('trades', dry_run => false)});
+	ok($other->poll_query_until('anew', "SELECT count(*) FROM trades WHERE trade_id LIKE '$backlog-%' AND settlement_status = 'SETTLED'", 8),
+		'what enqueue_pending() finds settles');
+	my $after = $s->wallet->stats;
+	is($after->{requests}{settle} - $before->{requests}{settle}, 0, 'nothing is sent again');
+	is($after->{requests}{lookup} - $before->{requests}{lookup}, 8, 'each was looked up');
+	Copies::books_agree($s, $other, 'anew');
+};
+
 done_testing();
