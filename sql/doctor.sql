@@ -146,7 +146,7 @@ BEGIN
         RETURN QUERY SELECT 'sending',
             CASE WHEN s.send_state IN ('ok', 'starting', 'disabled') AND s.workers > 0 THEN 'warn' ELSE 'fail' END,
             rtrim(o, '.'), CASE WHEN o LIKE 'Nothing is sent: this database%'
-                                THEN 'SELECT settlement.adopt(''why this is the one'');' END
+                                THEN coalesce(settlement._identity_hint(), 'SELECT settlement.adopt(''why this is the one'');') END
         FROM unnest(obstacles) o;
     END IF;
     RETURN QUERY SELECT 'pauses', 'warn', format('%s is paused by %s since %s: %s',
@@ -245,6 +245,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            'ALTER TABLE ... OWNER TO a role without SUPERUSER.'
     FROM members m JOIN pg_roles r ON r.oid = m.relowner WHERE r.rolsuper GROUP BY r.rolname
     UNION ALL
+    SELECT 'fail', format('the owner of %s, %s, cannot create partitions: EXECUTE on the trigger''s function is missing', min(m.name::text), r.rolname),
+           format('GRANT EXECUTE ON FUNCTION settlement.enqueue() TO %I;', r.rolname)
+    FROM members m JOIN pg_roles r ON r.oid = m.relowner
+    WHERE m.relkind = 'p' AND NOT has_function_privilege(m.relowner, 'settlement.enqueue()', 'EXECUTE') GROUP BY r.rolname
+    UNION ALL
     SELECT DISTINCT 'warn', format('index %s of %s uses a column that settlement writes: each update is several times as dear (no HOT)', d.objid::regclass, m.name),
            'Look for trades by status in settlement''s views instead, and drop the index.'
     FROM members m
@@ -276,6 +281,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     a settlement.attached;
     name text;
+    problem text;
     n integer := 0;
     problems integer;
 BEGIN
@@ -292,12 +298,23 @@ BEGIN
         RETURN QUERY SELECT 'tables', 'warn', 'no table is attached',
                             'SELECT settlement.attach(''schema.trades'');';
     END IF;
-    RETURN QUERY SELECT 'identity', CASE WHEN i.singleton IS NULL AND n > 0 THEN 'fail' ELSE 'ok' END,
-        CASE WHEN i.singleton IS NOT NULL THEN format('may send from this place; epoch %s, adopted by %s at %s', i.epoch, i.adopted_by, settlement._moment(i.adopted_at))
+    problem := settlement._identity_problem();
+    RETURN QUERY SELECT 'identity', CASE WHEN problem IS NOT NULL AND n > 0 THEN 'fail' ELSE 'ok' END,
+        CASE WHEN problem IS NULL THEN format('may send from this place; epoch %s, adopted by %s at %s', i.epoch, i.adopted_by, settlement._moment(i.adopted_at))
+             WHEN i.singleton IS NOT NULL THEN format('this database must not send: %s', problem)
              WHEN n > 0 THEN 'there is no identity: nothing is sent'
              ELSE 'none yet; attach() writes it' END,
-        CASE WHEN i.singleton IS NULL AND n > 0 THEN 'SELECT settlement.adopt(''why this is the one'');' END
+        CASE WHEN problem IS NOT NULL AND n > 0 THEN settlement._identity_hint() END
     FROM (SELECT) one LEFT JOIN settlement.identity i ON true;
+    RETURN QUERY SELECT 'replication', 'fail', format('subscription "%s" writes settlement''s table %s: its rows are another database''s', u.subname, r.srrelid::regclass),
+        format('Leave schema settlement out of the publication, then ALTER SUBSCRIPTION %I REFRESH PUBLICATION;', u.subname)
+    FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid JOIN pg_subscription u ON u.oid = r.srsubid
+    WHERE c.relnamespace = 'settlement'::regnamespace;
+    RETURN QUERY SELECT 'replication', 'warn', format('publication "%s" includes settlement''s own tables: a subscriber that has the extension would be fenced', p.pubname),
+        CASE WHEN bool_or(x.puballtables) THEN 'Publish the trade tables by name, or their schemas, not FOR ALL TABLES.'
+             ELSE 'ALTER PUBLICATION ... DROP what is in schema settlement.' END
+    FROM pg_publication_tables p JOIN pg_publication x ON x.pubname = p.pubname
+    WHERE p.schemaname = 'settlement' GROUP BY p.pubname;
 END $$;
 COMMENT ON FUNCTION settlement._doctor_tables() IS 'Internal: findings on the attached tables.';
 

@@ -47,7 +47,8 @@ BEGIN
             WHEN 'no wallet_url' THEN 'Nothing is sent: settlement.wallet_url is not set.'
             WHEN 'bad configuration' THEN 'Nothing is sent: a setting of the wallet cannot be used; the server log says which.'
             WHEN 'version mismatch' THEN 'Nothing is sent: the library and the SQL objects of the extension have different versions.'
-            WHEN 'fenced' THEN 'Nothing is sent: this database is not known to be the one that may send; if it is, settlement.adopt(reason) says so.'
+            WHEN 'fenced' THEN format('Nothing is sent: this database is not known to be the one that may send%s; if it is, settlement.adopt(reason) says so.',
+                coalesce(' (' || settlement._identity_problem() || ')', ''))
             WHEN 'stale epoch' THEN 'Nothing is sent: the wallet has been told of a newer primary than this one.'
             WHEN 'standby' THEN 'Nothing is sent from a standby.'
             ELSE 'Nothing is sent: ' || s.send_state || '.' END;

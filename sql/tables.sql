@@ -269,20 +269,30 @@ CREATE TABLE settlement.audit_log (
 CREATE INDEX audit_log_trade_id_idx ON settlement.audit_log (trade_id) WHERE trade_id IS NOT NULL;
 COMMENT ON TABLE settlement.audit_log IS 'Every act of an operator.';
 
+CREATE FUNCTION settlement._writer() RETURNS xid
+    AS 'MODULE_PATHNAME', 'settlement_writer'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._writer() IS 'Internal: the xmin of a row that is written now.';
+
 CREATE TABLE settlement.identity (
     singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     system_identifier bigint NOT NULL,
     database_oid      oid NOT NULL,
     place             text NOT NULL,
+    directory         text NOT NULL,
     timeline          integer NOT NULL,
     epoch             bigint NOT NULL DEFAULT 1,
     adopted_at        timestamptz NOT NULL DEFAULT now(),
     adopted_by        name NOT NULL DEFAULT session_user,
-    reason            text NOT NULL
+    reason            text NOT NULL,
+    written_by        xid NOT NULL DEFAULT settlement._writer()
 ) USING heap;
 COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
+COMMENT ON COLUMN settlement.identity.place IS 'Who may send: a hash of settlement.site_file, or of the machine.';
+COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the inode of the data directory.';
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
-COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.';
+COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  The last six digits are drawn at random, so that two copies do not have the same one.';
+COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
 CREATE TABLE settlement.discrepancies (
     at           timestamptz NOT NULL DEFAULT now(),
@@ -291,6 +301,9 @@ CREATE TABLE settlement.discrepancies (
     kind         text NOT NULL,
     details      jsonb NOT NULL DEFAULT '{}'
 ) USING heap;
+-- A publication FOR ALL TABLES would forbid to delete from tables without a key.
+ALTER TABLE settlement.attempts REPLICA IDENTITY FULL;
+ALTER TABLE settlement.discrepancies REPLICA IDENTITY FULL;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 
 -- One statement each: they all update the extension's row.

@@ -23,6 +23,7 @@
 #include "worker/slots.h"
 #include "worker/worker.h"
 
+#define GOOD_STATE_CHECK_MS	5000
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
@@ -95,7 +96,7 @@ static void
 check_state(Worker *w, TimestampTz now)
 {
 	static SendState said = SEND_STARTING;
-	SendState	before = pg_atomic_read_u32(&w->db->send_state);
+	uint32		before = pg_atomic_read_u32(&w->db->send_state);
 	SendState	state;
 
 	/* a new client only when the old one has nothing in flight */
@@ -105,7 +106,8 @@ check_state(Worker *w, TimestampTz now)
 	 * An idle database in good order is looked at seldom, all others often, and
 	 * at once when somebody asked for it (SEND_STARTING).
 	 */
-	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled)
+	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled &&
+		!TimestampDifferenceExceeds(w->state_checked_at, now, GOOD_STATE_CHECK_MS))
 		return;
 	if (!w->reconfigure && before != SEND_STARTING && w->state_checked_at != 0 &&
 		!TimestampDifferenceExceeds(w->state_checked_at, now, STATE_CHECK_MS))
@@ -114,7 +116,9 @@ check_state(Worker *w, TimestampTz now)
 	state = find_state(w);
 	if (before == SEND_STALE_EPOCH && state == SEND_OK && !identity_epoch_raised(w->db))
 		state = SEND_STALE_EPOCH;
-	pg_atomic_write_u32(&w->db->send_state, state);
+	/* what another process has found or asked for meanwhile is newer */
+	if (!pg_atomic_compare_exchange_u32(&w->db->send_state, &before, state))
+		return;
 	if (state != said)
 		say_state(state);
 	said = state;
