@@ -34,4 +34,8 @@ demo test coverage check-layers:
 valgrind:
 	scripts/test --valgrind unit client
 
-.PHONY: demo test coverage check-layers valgrind
+# The same, and whole clusters, with address and undefined behaviour sanitizers.
+sanitize:
+	scripts/test --sanitize unit client tap
+
+.PHONY: demo test coverage check-layers valgrind sanitize
