@@ -1165,6 +1165,12 @@ http_next(Http *http)
 	return x;
 }
 
+const HttpExchange *
+http_peek(const Http *http)
+{
+	return http->ended.first;
+}
+
 const HttpReply *
 http_reply(const HttpExchange *x)
 {

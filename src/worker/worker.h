@@ -69,6 +69,7 @@ typedef struct Worker
 	TimestampTz retry_upkeep_at;	/* after aborts */
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
+	bool		in_client;		/* the wallet client is at work */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
