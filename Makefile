@@ -38,4 +38,9 @@ valgrind:
 sanitize:
 	scripts/test --sanitize unit client tap
 
-.PHONY: demo test coverage check-layers valgrind sanitize
+# libFuzzer on the parser of the wallet's replies, FUZZ_RUNS times (1000000).
+fuzz:
+	scripts/install-deps --fuzz
+	$(MAKE) -C test/unit fuzz
+
+.PHONY: demo test coverage check-layers valgrind sanitize fuzz

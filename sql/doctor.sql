@@ -155,6 +155,40 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._doctor_workers() IS 'Internal: findings on the workers.';
 
+-- Where a claim must be before its requests leave.
+CREATE FUNCTION settlement._doctor_standby()
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    names CONSTANT text := current_setting('synchronous_standby_names');
+    sends_after CONSTANT text := settlement._setting('send_after');
+    held_since CONSTANT timestamptz := (SELECT s.held_since FROM settlement._database_state() s);
+    n bigint;
+BEGIN
+    SELECT count(*) INTO n FROM pg_stat_replication r WHERE r.sync_state IN ('sync', 'quorum');
+    IF sends_after = 'standby' AND names = '' THEN
+        RETURN QUERY SELECT 'standby', 'fail',
+            'settlement.send_after is standby, and there is no synchronous standby: nothing is sent',
+            'Set synchronous_standby_names, or settlement.send_after = local, and reload.';
+    ELSIF held_since < clock_timestamp() - interval '1 second' THEN
+        RETURN QUERY SELECT 'standby', 'fail',
+            format('no synchronous standby has confirmed what was claimed at %s: nothing is sent; synchronous standbys that stream now: %s',
+                   settlement._moment(held_since), n),
+            'pg_stat_replication shows the standbys; one that synchronous_standby_names lists must be streaming.';
+    ELSIF sends_after = 'standby' THEN
+        RETURN QUERY SELECT 'standby', CASE n WHEN 0 THEN 'warn' ELSE 'ok' END,
+            'requests leave once a synchronous standby has the claim; synchronous standbys that stream now: ' || n,
+            CASE n WHEN 0 THEN 'Nothing will be sent until one of synchronous_standby_names is back; pg_stat_replication shows them.' END;
+    END IF;
+    SELECT count(*) INTO n FROM settlement._workers() w JOIN pg_stat_activity a USING (pid) WHERE a.wait_event = 'SyncRep';
+    IF n > 0 AND sends_after = 'local' THEN
+        RETURN QUERY SELECT 'standby', 'warn',
+            format('%s of the workers wait for a synchronous standby to confirm a commit', n),
+            'pg_stat_replication shows the standbys; one that synchronous_standby_names lists must be streaming.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_standby() IS 'Internal: findings on synchronous standbys.';
+
 -- One attached table: problems only.
 CREATE FUNCTION settlement._doctor_table(a settlement.attached)
 RETURNS TABLE (status text, detail text, hint text)
@@ -387,6 +421,7 @@ BEGIN
     RETURN QUERY SELECT * FROM settlement._doctor_server();
     RETURN QUERY SELECT * FROM settlement._doctor_wallet();
     RETURN QUERY SELECT * FROM settlement._doctor_workers();
+    RETURN QUERY SELECT * FROM settlement._doctor_standby();
     RETURN QUERY SELECT * FROM settlement._doctor_tables();
     RETURN QUERY SELECT * FROM settlement._doctor_trades();
     IF deep THEN

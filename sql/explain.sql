@@ -74,6 +74,10 @@ BEGIN
         RETURN NEXT format('The wallet wants fewer requests: none is sent before %s.',
                            settlement._moment(s.limited_until));
     END IF;
+    IF s.held_since < clock_timestamp() - interval '1 second' THEN
+        RETURN NEXT format('Nothing is sent: no synchronous standby has confirmed what was claimed at %s.',
+                           settlement._moment(s.held_since));
+    END IF;
     IF NOT s.recovered AND s.send_state IN ('ok', 'starting') AND s.workers > 0 THEN
         RETURN NEXT 'What the last server start had in flight is being taken over first.';
     END IF;
@@ -95,7 +99,11 @@ DECLARE
 BEGIN
     SELECT * INTO flight FROM settlement._flights() f WHERE f.queue_id = q.id;
     SELECT * INTO claim FROM settlement.claims c WHERE q.id = ANY (c.ids);
-    IF flight.queue_id IS NOT NULL THEN
+    IF flight.phase = 'waiting for standby' THEN
+        RETURN NEXT format('Worker %s claimed it at %s for attempt %s; it is sent as soon as the synchronous standbys have that claim (settlement.send_after).',
+            flight.slot, settlement._moment(flight.since), q.attempts + 1);
+        RETURN QUERY SELECT * FROM settlement._obstacles(q.symbol);
+    ELSIF flight.queue_id IS NOT NULL THEN
         RETURN NEXT format('It is in flight: worker %s claimed it at %s for attempt %s; the request is at "%s".',
             flight.slot, settlement._moment(flight.since), q.attempts + 1, flight.phase);
         RETURN NEXT 'Its outcome is recorded as soon as the wallet answers or settlement.request_timeout is over.';

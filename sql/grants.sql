@@ -8,7 +8,7 @@ CREATE FUNCTION settlement._grant(role text, operator boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     look CONSTANT name[] := '{_database_state,_queue_depth,_workers,_flights,_counters,_durations,_sizes,_metrics,
-        prometheus,doctor,_doctor_server,_doctor_wallet,_doctor_workers,_doctor_tables,_doctor_trades}';
+        prometheus,doctor,_doctor_server,_doctor_wallet,_doctor_workers,_doctor_standby,_doctor_tables,_doctor_trades}';
     act CONSTANT name[] := '{redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
         resume,wait_paused,drain,_undrained,_in_transaction_block,breaker_open,breaker_close,rescan,restart_worker,
         explain,_explain,timeline,_timeline,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';

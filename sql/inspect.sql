@@ -52,6 +52,7 @@ SELECT CASE
                                        WHERE p.symbol = '*' AND (p.until IS NULL OR p.until > now()))
                THEN 'paused'
            WHEN s.breaker <> 'closed' THEN 'breaker ' || s.breaker
+           WHEN s.held_since < clock_timestamp() - interval '1 second' THEN 'waiting for standby'
            ELSE 'ok'
        END AS state,
        greatest(z.queue - coalesce(s.in_flight, 0), 0) AS ready,
@@ -69,9 +70,10 @@ COMMENT ON VIEW settlement.status IS 'One row for \watch.  state: ok, or why not
 
 CREATE VIEW settlement.workers AS
 SELECT w.slot, w.pid, CASE WHEN w.stopping THEN 'stopping' ELSE w.state END AS state, w.in_flight,
-       clock_timestamp() - w.heartbeat AS heartbeat_age, w.settled, w.failed, w.started_at
+       clock_timestamp() - w.heartbeat AS heartbeat_age, w.settled, w.failed, w.started_at,
+       w.concurrency_limit
 FROM settlement._workers() w;
-COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.';
+COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.  concurrency_limit: trades that it lets itself have in flight; moves with settlement.adaptive_concurrency.';
 
 CREATE VIEW settlement.in_flight AS
 SELECT q.trade_id, a.relid AS relation, q.symbol, f.since, clock_timestamp() - f.since AS age,

@@ -54,6 +54,8 @@ BEGIN
             'Circuit breaker: 0 closed, 1 half open, 2 open.'),
         ('workers', coalesce(state.workers, 0), 'Workers that run.'),
         ('workers_wanted', coalesce(state.workers_wanted, 0), 'Workers that should run.'),
+        ('concurrency_limit', (SELECT coalesce(sum(w.concurrency_limit), 0) FROM settlement._workers() w),
+            'Trades that the workers let themselves have in flight.'),
         ('queue_depth', size.queue, 'Trades that are ready or in flight.'),
         ('in_flight', coalesce(state.in_flight, 0), 'Trades in flight.'),
         ('oldest_ready_seconds',

@@ -12,7 +12,7 @@ CREATE FUNCTION settlement._database_state(
     OUT breaker_times_opened bigint, OUT limited_until timestamptz,
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
     OUT sweep_all boolean, OUT next_due timestamptz,
-    OUT register_failures integer) RETURNS SETOF record
+    OUT register_failures integer, OUT held_since timestamptz) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
@@ -23,7 +23,7 @@ COMMENT ON FUNCTION settlement._queue_depth() IS 'Internal: rows in the queue, c
 CREATE FUNCTION settlement._workers(
     OUT slot integer, OUT pid integer, OUT state text, OUT idle boolean, OUT stopping boolean,
     OUT in_flight integer, OUT heartbeat timestamptz, OUT settled bigint, OUT failed bigint,
-    OUT started_at timestamptz) RETURNS SETOF record
+    OUT started_at timestamptz, OUT concurrency_limit integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_list_workers' LANGUAGE c VOLATILE ROWS 2;
 COMMENT ON FUNCTION settlement._workers() IS 'Internal: workers of this database.';
 

@@ -19,6 +19,7 @@
 static void
 decide_fault(Request *request, FaultPath path)
 {
+	Server	   *server = request->server;
 	const Trade *trade = &request->trade;
 	FaultSubject subject = {
 		.path = path,
@@ -29,12 +30,16 @@ decide_fault(Request *request, FaultPath path)
 		.quote_currency = request->has_trade ? trade->quote_currency : "",
 		.key = request->key,
 		.reused = request->peer->requests > 1,
+		.in_flight = ++server->in_flight,
 	};
 
-	if (request->server->faults.count > 0)
-		request->fault = faults_decide(&request->server->faults, &subject);
+	request->counted = true;
+	if (server->in_flight > server->stats.most_in_flight)
+		server->stats.most_in_flight = server->in_flight;
+	if (server->faults.count > 0)
+		request->fault = faults_decide(&server->faults, &subject);
 	if (request->fault.rule != NULL)
-		request->server->stats.faults[request->fault.plan.action]++;
+		server->stats.faults[request->fault.plan.action]++;
 }
 
 static void

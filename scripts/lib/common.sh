@@ -12,6 +12,11 @@ die()
 	exit 1
 }
 
+fresh_seed()
+{
+	od -An -N4 -tu4 /dev/urandom | tr -d ' '
+}
+
 # The present directory and TMPDIR may be closed to the unprivileged user.
 private_directory()	# [DIRECTORY TO CREATE]
 {
@@ -36,7 +41,8 @@ copy_sources()	# TO
 	mkdir -p "$1"
 	tar -C "$ROOT" --exclude-vcs --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude='*.gc??' --exclude='*.d' --exclude=./coverage --exclude=./results \
-		--exclude=./tmp_check --exclude=./log --exclude=./wallet/walletd --exclude='./test/*/build' \
+		--exclude=./tmp_check --exclude=./log --exclude=./wallet/walletd --exclude=./test/proxy/proxy \
+		--exclude='./test/*/build' \
 		-cf - . | tar -C "$1" -xf -
 }
 

@@ -55,6 +55,7 @@ enum
 	STATE_SWEEP_ALL,
 	STATE_NEXT_DUE,
 	STATE_REGISTER_FAILURES,
+	STATE_HELD_SINCE,
 	N_STATE_COLUMNS
 };
 
@@ -94,6 +95,7 @@ row_set_workers(Row *row, const DbState *db)
 	int			index = shmem_db_index(db);
 	int			running = 0;
 	int			in_flight = 0;
+	uint64		held_since = 0;
 
 	LWLockAcquire(settlement_shared->lock, LW_SHARED);
 	row_set(row, STATE_WORKERS_WANTED, Int32GetDatum(db->wanted));
@@ -105,9 +107,13 @@ row_set_workers(Row *row, const DbState *db)
 	for (int i = 0; i < settlement_shared->n_slots; i++)
 	{
 		WorkerSlot *slot = &settlement_shared->slots[i];
+		uint64		held;
 
 		if (slot->state == SLOT_FREE || slot->db != index)
 			continue;
+		held = pg_atomic_read_u64(&slot->held_since);
+		if (held != 0 && (held_since == 0 || held < held_since))
+			held_since = held;
 		running += slot->state == SLOT_RUNNING;
 		SpinLockAcquire(&slot->mutex);
 		in_flight += slot->n_flights;
@@ -116,6 +122,7 @@ row_set_workers(Row *row, const DbState *db)
 	LWLockRelease(settlement_shared->lock);
 	row_set(row, STATE_WORKERS, Int32GetDatum(running));
 	row_set(row, STATE_IN_FLIGHT, Int32GetDatum(in_flight));
+	row_set_time(row, STATE_HELD_SINCE, held_since);
 }
 
 static void
@@ -198,6 +205,15 @@ settlement_queue_depth(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(Max(depth, 0));
 }
 
+/* Claimed, and not sent because no standby has the claim yet. */
+static const char *
+flight_phase(const Flight *flight, bool holds)
+{
+	if (holds && flight->phase == PHASE_PREPARED)
+		return "waiting for standby";
+	return phase_name((AttemptPhase) flight->phase);
+}
+
 static const char *
 slot_state_name(SlotState state)
 {
@@ -217,7 +233,7 @@ slot_state_name(SlotState state)
 
 /*
  * slot, pid, state, idle, stopping, in_flight, heartbeat, settled, failed,
- * started_at of each worker of this database.
+ * started_at, concurrency_limit of each worker of this database.
  */
 Datum
 settlement_list_workers(PG_FUNCTION_ARGS)
@@ -257,13 +273,15 @@ settlement_list_workers(PG_FUNCTION_ARGS)
 				TimestampTzGetDatum(heartbeat),
 				Int64GetDatum(pg_atomic_read_u64(&slot->settled)),
 				Int64GetDatum(pg_atomic_read_u64(&slot->failed)),
-				TimestampTzGetDatum(started_at)
+				TimestampTzGetDatum(started_at),
+				Int32GetDatum(pg_atomic_read_u32(&slot->concurrency_limit))
 			};
 			bool		null[lengthof(value)] = {false};
 
 			null[1] = pid == 0 || state == SLOT_ORPHANED;
 			null[6] = heartbeat == 0;
 			null[9] = started_at == 0;
+			null[10] = state != SLOT_RUNNING;
 			rows_put(&sink, value, null);
 		}
 	}
@@ -285,6 +303,7 @@ settlement_list_flights(PG_FUNCTION_ARGS)
 	{
 		WorkerSlot *slot = &settlement_shared->slots[i];
 		int			n = 0;
+		bool		holds = pg_atomic_read_u64(&slot->held_since) != 0;
 
 		LWLockAcquire(settlement_shared->lock, LW_SHARED);
 		if (slot->state != SLOT_FREE && slot->db == shmem_db_index(db))
@@ -300,7 +319,7 @@ settlement_list_flights(PG_FUNCTION_ARGS)
 			Datum		value[] = {
 				Int32GetDatum(i), Int64GetDatum(copy[j].queue_id),
 				TimestampTzGetDatum(copy[j].since),
-				CStringGetTextDatum(phase_name((AttemptPhase) copy[j].phase))
+				CStringGetTextDatum(flight_phase(&copy[j], holds))
 			};
 			bool		null[lengthof(value)] = {false};
 

@@ -39,4 +39,11 @@ extern void claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim)
  */
 extern void claim_recheck(OpenClaim **claims, int n);
 
+/*
+ * Nothing of these claims was sent, and nothing will be: their rows go, and once
+ * the caller's transaction has committed the trades are ready as before.  Marks
+ * claims that are lost.
+ */
+extern void claim_withdraw(OpenClaim **claims, int n);
+
 #endif

@@ -8,7 +8,8 @@
  *
  * Charging: whether a failed attempt was the trade's own fault is known only
  * now.  The attempt counts if another key got a definite answer since it was
- * sent; its own key did not, or the row would not be here.
+ * sent; its own key did not, or the row would not be here.  Attempts of an outage
+ * are handed back, also those that the wallet's last and first answers enclose.
  */
 #include "postgres.h"
 
@@ -38,6 +39,7 @@
  * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
  * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
  * $8 the wallet can be asked  $9 crashes that are too many
+ * $10, $11 attempts sent between these belonged to an outage
  *
  * Pauses are held as pauses_hold() does: resume() waits, and then sees the rows
  * that were put aside; one that it is deleting at this moment is over.
@@ -47,7 +49,7 @@ static Statement move_due = {
 	"due AS MATERIALIZED ("
 	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
 	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
-	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
+	"   OR (d.chargeable AND $3 > d.last_sent_at AND NOT d.last_sent_at BETWEEN $10 AND $11))::int AS now_charged,"
 	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
 	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
 	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
@@ -80,7 +82,8 @@ static Statement move_due = {
 	"UNION ALL SELECT NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
 	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
 	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
-	9, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID}
+	11, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static Statement next_due = {
@@ -166,11 +169,22 @@ put_off(DbState *db, TimestampTz now)
 									   (uint64) TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HELD_MS));
 }
 
+/* PG_INT64_MAX is the timestamp infinity. */
+static void
+outage(DbState *db, TimestampTz *from, TimestampTz *until)
+{
+	LWLockAcquire(db->policy_lock, LW_SHARED);
+	(void) breaker_outage(&db->breaker, from, until);
+	LWLockRelease(db->policy_lock);
+}
+
 void
 due_move(DbState *db, int max, Due *due)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[9];
+	Datum		values[11];
+	TimestampTz from;
+	TimestampTz until;
 	bool		none;
 
 	values[0] = TimestampTzGetDatum(now);
@@ -182,6 +196,9 @@ due_move(DbState *db, int max, Due *due)
 	values[6] = TimestampTzGetDatum(now - (int64) settlement_idempotency_window * USECS_PER_SEC);
 	values[7] = BoolGetDatum(settlement_wallet_lookup);
 	values[8] = Int32GetDatum(MAX_CRASHES);
+	outage(db, &from, &until);
+	values[9] = TimestampTzGetDatum(from);
+	values[10] = TimestampTzGetDatum(until);
 	SPI_connect();
 	statement_run(&move_due, values);
 	none = result_int8(0, 1) == 0;

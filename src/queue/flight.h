@@ -7,6 +7,7 @@
 #ifndef SETTLEMENT_QUEUE_FLIGHT_H
 #define SETTLEMENT_QUEUE_FLIGHT_H
 
+#include "access/xlogdefs.h"
 #include "executor/tuptable.h"
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
@@ -33,6 +34,7 @@ typedef struct OpenClaim
 	int			remaining;		/* of its trades */
 	int			finishing;		/* ... in the transaction under way */
 	bool		lost;			/* another worker took it over */
+	XLogRecPtr	committed_at;	/* the WAL up to here holds the claim */
 } OpenClaim;
 
 typedef struct TradeFlight

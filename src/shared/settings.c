@@ -23,6 +23,7 @@ char	   *settlement_databases = NULL;
 int			settlement_workers = 2;
 int			settlement_max_workers = 8;
 int			settlement_concurrency = 64;
+bool		settlement_adaptive_concurrency = false;
 char	   *settlement_wallet_url = NULL;
 char	   *settlement_wallet_adapter = NULL;
 bool		settlement_wallet_lookup = true;
@@ -56,6 +57,7 @@ int			settlement_attempt_retention = 30 * 24 * 60;
 char	   *settlement_site_file = NULL;
 int			settlement_log_settlements = LOG_SETTLEMENTS_FAILURES;
 bool		settlement_force_drop = false;
+int			settlement_send_after = SEND_AFTER_LOCAL;
 
 static const struct config_enum_entry plain_http_options[] = {
 	{"never", PLAIN_HTTP_NEVER, false},
@@ -74,6 +76,12 @@ static const struct config_enum_entry log_settlements_options[] = {
 	{"none", LOG_SETTLEMENTS_NONE, false},
 	{"failures", LOG_SETTLEMENTS_FAILURES, false},
 	{"all", LOG_SETTLEMENTS_ALL, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry send_after_options[] = {
+	{"local", SEND_AFTER_LOCAL, false},
+	{"standby", SEND_AFTER_STANDBY, false},
 	{NULL, 0, false}
 };
 
@@ -230,6 +238,11 @@ define_worker_settings(void)
 	define_bool("settlement.enabled",
 				"Send settlements; off stops all sending.",
 				&settlement_enabled, true, PGC_SIGHUP);
+	DefineCustomEnumVariable("settlement.send_after",
+							 "Where a claim must be on disk before its requests are sent.",
+							 "standby: also on the synchronous standbys.",
+							 &settlement_send_after, SEND_AFTER_LOCAL,
+							 send_after_options, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("settlement.databases",
 							   "Databases whose trades are settled; empty = every one with the extension.",
 							   NULL, &settlement_databases, "", PGC_SIGHUP,
@@ -244,6 +257,9 @@ define_worker_settings(void)
 	define_int("settlement.concurrency",
 			   "Requests that one worker may have in flight.",
 			   &settlement_concurrency, 64, 1, MAX_CONCURRENCY, PGC_SIGHUP, 0);
+	define_bool("settlement.adaptive_concurrency",
+				"Find out how many requests the wallet can take, up to settlement.concurrency.",
+				&settlement_adaptive_concurrency, false, PGC_SIGHUP);
 	define_int("settlement.shutdown_timeout",
 			   "How long a worker that stops waits for its requests.",
 			   &settlement_shutdown_timeout, 7000, 0, 600000, PGC_SIGHUP, GUC_UNIT_MS);

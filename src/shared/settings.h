@@ -11,6 +11,7 @@ extern char *settlement_databases;
 extern int	settlement_workers;
 extern int	settlement_max_workers;
 extern int	settlement_concurrency;
+extern bool settlement_adaptive_concurrency;
 extern char *settlement_wallet_url;
 extern char *settlement_wallet_adapter;
 extern bool settlement_wallet_lookup;
@@ -44,6 +45,11 @@ extern int	settlement_attempt_retention;	/* min */
 extern char *settlement_site_file;
 extern int	settlement_log_settlements;	/* LOG_SETTLEMENTS_* */
 extern bool settlement_force_drop;
+extern int	settlement_send_after;	/* SEND_AFTER_* */
+
+/* Where the claim must be on disk before a request leaves. */
+#define SEND_AFTER_LOCAL	0
+#define SEND_AFTER_STANDBY	1
 
 #define ATTEMPT_HISTORY_FAILURES	0
 #define ATTEMPT_HISTORY_ALL			1

@@ -82,8 +82,10 @@ init_slot(WorkerSlot *slot)
 	pg_atomic_init_u32(&slot->idle, 0);
 	pg_atomic_init_u64(&slot->heartbeat, 0);
 	pg_atomic_init_u64(&slot->pauses_seen, 0);
+	pg_atomic_init_u64(&slot->held_since, 0);
 	pg_atomic_init_u64(&slot->settled, 0);
 	pg_atomic_init_u64(&slot->failed, 0);
+	pg_atomic_init_u32(&slot->concurrency_limit, 0);
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "shared/settings.h"
 #include "worker/worker.h"
 
 static void
@@ -38,10 +39,32 @@ session_start(void)
 	override("idle_in_transaction_session_timeout", "0", PGC_USERSET);
 	/* in a deadlock with the engine it is the worker that gives way */
 	override("deadlock_timeout", "10ms", PGC_SUSET);
+	/* an error is survived */
+	override("exit_on_error", "off", PGC_USERSET);
+#if PG_VERSION_NUM >= 170000
+	override("transaction_timeout", "0", PGC_USERSET);
+#endif
 	override("check_function_bodies", "on", PGC_USERSET);
 	/* our statements are short; compiling one would stop all requests for a second */
 	override("jit", "off", PGC_USERSET);
 	override("max_parallel_workers_per_gather", "0", PGC_USERSET);
+}
+
+/*
+ * Of this transaction: never below on, remote_apply stays.  Where requests wait
+ * for a standby (held.c) no commit does, so that the loop goes on and outcomes
+ * are recorded also while it is away.
+ */
+static void
+set_durability(void)
+{
+	const char *level = settlement_send_after == SEND_AFTER_STANDBY ? "local" : "on";
+
+	if (settlement_send_after == SEND_AFTER_LOCAL &&
+		synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		return;
+	(void) set_config_option("synchronous_commit", level, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
 
 void
@@ -50,11 +73,8 @@ session_begin(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 
-	/* never below on; remote_apply stays */
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH ||
+	set_durability();
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH ||
 		XactIsoLevel != XACT_READ_COMMITTED || XactReadOnly)
 		elog(ERROR, "a settlement worker runs with settings that are not safe");
 	PushActiveSnapshot(GetTransactionSnapshot());

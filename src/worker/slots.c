@@ -270,6 +270,7 @@ slot_reserve(DbState *db, uint32 *generation)
 		slot->started_at = GetCurrentTimestamp();
 		slot->config_hash = db->config_hash;
 		pg_atomic_write_u64(&slot->pauses_seen, 0);
+		pg_atomic_write_u64(&slot->held_since, 0);
 		pg_atomic_write_u64(&slot->settled, 0);
 		pg_atomic_write_u64(&slot->failed, 0);
 	}

@@ -4,12 +4,13 @@
  *	  as many trades as there are free slots.  One flush for all of it; what
  *	  arrives during the flush makes the next turn, so batches fit the load.
  *
- * Requests leave after the commit.  After an error turn_aborted undoes what the
+ * Requests leave after the commit, at once or when a standby has it (held.c).  After an error turn_aborted undoes what the
  * turn did in memory, and the next one records evidence only.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
@@ -27,7 +28,7 @@
 static bool
 may_send(const Worker *w)
 {
-	return w->client != NULL && !w->reconfigure && !w->stopping &&
+	return w->client != NULL && !w->reconfigure && !w->stopping && !held_too_long(w) &&
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		pg_atomic_read_u32(&w->db->recovered) != 0;
 }
@@ -35,7 +36,7 @@ may_send(const Worker *w)
 static int
 free_flights(const Worker *w)
 {
-	return Max(settlement_concurrency - w->pool->n_used, 0);
+	return Max(sender_concurrency(w) - w->pool->n_used, 0);
 }
 
 static bool
@@ -75,8 +76,21 @@ turn_needed(Worker *w, TimestampTz now)
 {
 	if (now < w->retry_turn_at)
 		return false;
-	return w->n_answered > 0 || wants_claim(w, now) || wants_due(w, now) ||
+	return w->n_answered > 0 || held_must_go(w) || wants_claim(w, now) || wants_due(w, now) ||
 		pauses_version() != pg_atomic_read_u64(&w->db->pauses_version);
+}
+
+/* What is held was claimed under the pauses of then. */
+static void
+withdraw_part(Worker *w, Turn *turn)
+{
+	uint64		version = pauses_version();
+
+	pauses_refresh(w->db);
+	w->held_doubtful |= w->n_held > 0 && pauses_version() != version;
+	turn->withdraws = !w->evidence_only && held_must_go(w);
+	if (turn->withdraws)
+		held_withdraw(w);
 }
 
 static void
@@ -110,13 +124,13 @@ due_part(Worker *w, Turn *turn, TimestampTz now)
 static void
 claim_part(Worker *w, Turn *turn, TimestampTz now)
 {
-	int			want = free_flights(w) + turn->finish.n;
+	/* what this turn records leaves its place to another one */
+	int			want = sender_concurrency(w) - (w->pool->n_used - turn->finish.n);
 	uint64		announced;
 
-	if (!may_send(w) || want == 0 || pauses_everything(now) ||
+	if (!may_send(w) || want <= 0 || pauses_everything(now) ||
 		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
 		return;
-	want = Min(want, settlement_concurrency);
 	turn->allowed = sender_allow(w, want, &turn->probe);
 	if (turn->allowed == 0)
 		return;
@@ -186,7 +200,13 @@ send_claimed(Worker *w, Turn *turn)
 	sender_return(w, turn->allowed - claim->n, turn->probe && claim->n == 0);
 	if (turn->probe && claim->n > 0)
 		claim->flights[0]->probe = true;
-	sender_submit(w, claim->flights, claim->n);
+	if (claim->n == 0)
+		return;
+	claim->flights[0]->claim->committed_at = XactLastCommitEnd;
+	if (claim_may_leave(claim->flights[0]->claim))
+		sender_submit(w, claim->flights, claim->n);
+	else
+		held_add(w, claim->flights, claim->n);
 }
 
 static void
@@ -203,6 +223,8 @@ turn_committed(Worker *w)
 	finish_committed(w->db, w->slot_index, w->pool, &turn->finish);
 	if (turn->due.n_queued + turn->due.n_dead + turn->due.n_held > 0)
 		due_committed(w->db, &turn->due);
+	if (turn->withdraws)
+		held_withdrawn(w);
 	if (turn->claimed)
 	{
 		claim_committed(w->db, w->slot_index, w->pool, &turn->claim);
@@ -224,7 +246,7 @@ turn_run(Worker *w)
 
 	session_begin();
 	MemoryContextSwitchTo(w->turn_context);
-	pauses_refresh(w->db);
+	withdraw_part(w, &w->turn);
 	finish_part(w, &w->turn);
 	/* after an abort, what failed in there must not keep evidence from being kept */
 	if (!w->evidence_only || w->turn.finish.n == 0)

@@ -84,6 +84,7 @@ beat(Worker *w)
 
 	w->woke_late = TimestampDifferenceExceeds(w->beat_at, now,
 											  settlement_request_timeout + TAKEOVER_GRACE_MS / 2);
+	w->held_doubtful |= w->woke_late && w->n_held > 0;
 	w->beat_at = now;
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }
@@ -147,6 +148,8 @@ wait_time(Worker *w, TimestampTz now)
 	int			client_ms;
 	long		sender_ms;
 
+	if (w->n_held > 0)
+		timeout = Min(timeout, held_wait_ms(w, now));
 	if (w->client != NULL)
 	{
 		client_ms = wallet_client_timeout_ms(w->client);
@@ -265,6 +268,7 @@ loop(Worker *w)
 			w->in_client = false;
 			sender_collect(w);
 		}
+		held_release(w);
 		now = GetCurrentTimestamp();
 		if (turn_needed(w, now))
 			turn_run(w);

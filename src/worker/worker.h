@@ -5,6 +5,7 @@
  *	  worker.c   process: start, loop, waiting, leaving
  *	  turn.c     one transaction: record, move due rows, claim
  *	  sender.c   requests: submit, collect, tell breaker and limiter
+ *	  held.c     claims that wait for a synchronous standby
  *	  upkeep.c   between turns: recovery, identity, unapplied rows, retention
  *	  stopping.c SIGTERM
  *	  session.c  settings of the session that must not be what the user set
@@ -16,6 +17,7 @@
 
 #include "storage/latch.h"
 
+#include "policy/concurrency.h"
 #include "queue/claim.h"
 #include "queue/due.h"
 #include "queue/finish.h"
@@ -40,6 +42,7 @@ typedef struct Turn
 	bool		claimed;		/* claim_trades was called */
 	int			allowed;		/* by breaker and limiter */
 	bool		probe;			/* ... as the half-open probe */
+	bool		withdraws;		/* held_withdraw was called */
 } Turn;
 
 typedef struct Worker
@@ -52,11 +55,16 @@ typedef struct Worker
 	bool		stopping;
 	TimestampTz stop_deadline;
 	FlightPool *pool;
+	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
 
 	int			n_answered;
 	TradeFlight *answered[MAX_CONCURRENCY];
+
+	int			n_held;			/* oldest first; see held.c */
+	TradeFlight *held[MAX_CONCURRENCY];
+	bool		held_doubtful;	/* may be taken over, or paused, by now */
 
 	uint64		announced_seen; /* db->announced at the last scan */
 	bool		more;			/* the last scan did not see the end */
@@ -87,9 +95,22 @@ extern SendState sender_configure(Worker *w);
 extern void sender_submit(Worker *w, TradeFlight **flights, int n);
 extern void sender_collect(Worker *w);
 extern void sender_show_answered(Worker *w);
+/* Requests that this worker may have in flight now. */
+extern int	sender_concurrency(const Worker *w);
 extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
+extern bool sender_breaker_closed(Worker *w);
+
+/* held.c */
+extern bool claim_may_leave(const OpenClaim *claim);
+extern void held_add(Worker *w, TradeFlight **flights, int n);
+extern void held_release(Worker *w);
+extern bool held_too_long(const Worker *w);
+extern bool held_must_go(Worker *w);
+extern void held_withdraw(Worker *w);
+extern void held_withdrawn(Worker *w);
+extern long held_wait_ms(const Worker *w, TimestampTz now);
 
 /* upkeep.c */
 extern void upkeep(Worker *w, TimestampTz now);

@@ -32,9 +32,11 @@ use lib dirname(__FILE__) . '/../wallet/lib';
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Proxy;
 use Test::More;
 use Time::HiRes qw(time sleep);
 use Walletd;
+use Witness;
 
 use Exporter qw(import);
 our @EXPORT = qw(scenario wait_for);
@@ -60,7 +62,8 @@ sub scenario
 
 # Start a wallet and a cluster with a trade table attached.  Options: name,
 # conf (lines of postgresql.conf), wallet (options of walletd), streaming
-# (allow standbys).
+# (allow standbys), proxy (a seed: put a proxy before the wallet), data (a directory
+# of its own for the server's data).
 sub start
 {
 	my ($class, %options) = @_;
@@ -71,12 +74,19 @@ sub start
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	$self->{wallet} = Walletd->start(db => 'file', listen => "127.0.0.1:$port",
 		args => [ '--sync', 'off', @{ $options{wallet} // [] } ]);
+	$self->{proxy} = Proxy->start(upstream => "127.0.0.1:$port", seed => $options{proxy},
+		port => PostgreSQL::Test::Cluster::get_free_port()) if defined $options{proxy};
 	$self->{node} = PostgreSQL::Test::Cluster->new($name);
+	if ($options{data})
+	{
+		mkdir "$options{data}/pgdata" or die "$options{data}/pgdata: $!";
+		symlink "$options{data}/pgdata", $self->{node}->data_dir or die $!;
+	}
 	$self->{node}->init($options{streaming} ? (allows_streaming => 1) : ());
 	$self->{node}->append_conf('postgresql.conf', join "\n",
 		'log_statement = none',
 		"shared_preload_libraries = 'settlement'",
-		"settlement.wallet_url = '" . $self->{wallet}->url . "'",
+		"settlement.wallet_url = '" . ($self->{proxy} // $self->{wallet})->url . "'",
 		'max_connections = 60', 'shared_buffers = 64MB', 'max_prepared_transactions = 10',
 		'max_worker_processes = 16', 'restart_after_crash = on',
 		$options{conf} // '');
@@ -90,6 +100,7 @@ sub start
 
 sub node { $_[0]{node} }
 sub wallet { $_[0]{wallet} }
+sub proxy { $_[0]{proxy} }
 
 # ---------------------------------------------------------------- SQL
 
@@ -238,20 +249,15 @@ RETURNS void LANGUAGE sql AS $$
            coalesce(buyer_fee, 0.0001 * (i % 5)), coalesce(seller_fee, 0.00005 * (i % 7))
     FROM generate_series(put.first, coalesce(upto, put.first)) AS i
 $$;
-
--- What the wallet says, and what the trade table says it should say.
-CREATE SCHEMA witness;
-CREATE TABLE witness.ledger (seq bigint, kind text, trade_id text, settlement_id text,
-                             account text, currency text, amount numeric);
-CREATE TABLE witness.balances (account text, currency text, amount numeric);
 SQL
 }
 
-# Rows of the witness come from this relation, with the columns of public.trades.
+# Rows of the witness come from this query, with the columns of public.trades.
 sub witness_trades
 {
 	my ($self, $query) = @_;
-	$self->sql("DROP VIEW IF EXISTS witness.trades CASCADE; CREATE VIEW witness.trades AS $query");
+	$self->{witness} //= Witness->new(node => $self->node, wallet => $self->wallet);
+	$self->{witness}->trades($query);
 }
 
 sub fund_users
@@ -349,54 +355,16 @@ sub effects_of
 	return scalar keys %ids;
 }
 
-# Read the wallet's ledger and balances into the witness tables.
-sub read_ledger
-{
-	my ($self) = @_;
-	my $dir = $self->node->basedir;
-	my %file = (ledger => "$dir/ledger", balances => "$dir/balances");
-
-	for my $what (keys %file)
-	{
-		my $reply = $self->wallet->get("/$what");
-		die "GET /$what: $reply->{status}" unless $reply->{success};
-		open my $out, '>', $file{$what} or die $!;
-		print $out $reply->{content};
-		close $out;
-	}
-	# One column per line: neither a delimiter nor a quote occurs in JSON.
-	$self->sql(<<SQL);
-CREATE TEMP TABLE lines (line jsonb);
-TRUNCATE witness.ledger, witness.balances;
-COPY lines FROM '$file{ledger}' (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01');
-INSERT INTO witness.ledger SELECT l.* FROM lines, jsonb_to_record(line)
-    AS l (seq bigint, kind text, trade_id text, settlement_id text, account text, currency text, amount numeric);
-TRUNCATE lines;
-COPY lines FROM '$file{balances}' (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01');
-INSERT INTO witness.balances SELECT b.* FROM lines, jsonb_to_recordset(line -> 'balances')
-    AS b (account text, currency text, amount numeric);
-SQL
-}
-
 # How the wallet's ledger and the trade table differ: each settled trade should
 # be in the ledger exactly once, under the settlement id on its row; nothing else
 # should be; every posting right to the last digit, and so each balance.
 sub ledger_differences
 {
 	my ($self) = @_;
-	$self->read_ledger;
+	$self->{witness}{node} = $self->node;	# a test may have promoted another
+	$self->{witness}->read;
 	return $self->sql(<<'SQL');
-CREATE TEMP TABLE expected AS
-SELECT t.trade_id, p.account, p.currency, sum(p.amount) AS amount
-FROM (SELECT *, split_part(translate(symbol, '-_', '//'), '/', 1) AS base,
-             split_part(translate(symbol, '-_', '//'), '/', 2) AS quote,
-             coalesce(buyer_fee, 0) AS bf, coalesce(seller_fee, 0) AS sf
-      FROM witness.trades WHERE settlement_status = 'SETTLED') AS t
-CROSS JOIN LATERAL (VALUES
-    (buyer_user_id, quote, -(price * quantity + bf)), (buyer_user_id, base, quantity),
-    (seller_user_id, base, -quantity), (seller_user_id, quote, price * quantity - sf),
-    ('exchange', quote, bf + sf)) AS p (account, currency, amount)
-GROUP BY 1, 2, 3;
+CREATE TEMP TABLE expected AS SELECT * FROM witness.expected;
 CREATE TEMP TABLE settled AS
 SELECT trade_id, account, currency, sum(amount) AS amount
 FROM witness.ledger WHERE kind = 'settlement' GROUP BY 1, 2, 3;
@@ -413,8 +381,8 @@ SELECT format('lost %s, doubled %s, unknown to the database %s, other settlement
     (SELECT count(*) FROM (SELECT account, currency, sum(amount) AS amount FROM witness.ledger
                            WHERE kind <> 'settlement' GROUP BY 1, 2) d
         FULL JOIN (SELECT account, currency, sum(amount) AS amount FROM expected GROUP BY 1, 2) e USING (account, currency)
-        FULL JOIN (SELECT * FROM witness.balances WHERE account <> '@source') b USING (account, currency)
-        WHERE account NOT LIKE '@%' AND coalesce(b.amount, 0) <> coalesce(d.amount, 0) + coalesce(e.amount, 0)));
+        FULL JOIN witness.balances b USING (account, currency)
+        WHERE coalesce(b.amount, 0) <> coalesce(d.amount, 0) + coalesce(e.amount, 0)));
 SQL
 }
 

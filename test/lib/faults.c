@@ -8,6 +8,7 @@
  *
  *	  full          writes to files whose path holds this text: no space left
  *	  memory_pid    in this process each memory_every-th allocation fails
+ *	  divide_pid    this process divides by zero within libcurl, once
  *	  injected      how often something was made to fail
  *
  * A request or a reply that holds one of two texts kills its process: poison.
@@ -38,6 +39,7 @@ typedef struct Wishes
 	char		full[32];
 	int32_t		memory_pid;
 	int32_t		memory_every;
+	int32_t		divide_pid;
 	int32_t		injected;
 } Wishes;
 
@@ -174,6 +176,18 @@ curl_easy_setopt(CURL *easy, CURLoption option, ...)
 	if (option == CURLOPT_POSTFIELDS && value != NULL)
 		die_of(value, strlen(value), POISON_REQUEST);
 	return next(easy, option, value);
+}
+
+CURLMcode
+curl_multi_add_handle(CURLM *multi, CURL *easy)
+{
+	NEXT(curl_multi_add_handle);
+	if (wishes->divide_pid == getpid())
+	{
+		wishes->divide_pid = 0;
+		raise(SIGFPE);
+	}
+	return next(multi, easy);
 }
 
 json_t *

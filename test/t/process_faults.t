@@ -14,21 +14,20 @@ my $dir = tempdir(CLEANUP => 1);
 my $wishes = "$dir/wishes";
 my $sanitized = $ENV{SETTLEMENT_SANITIZE};
 
-# full (32 bytes), memory_pid, memory_every, injected
-my @wishes;
+# As faults.c has it: full, memory_pid, memory_every, divide_pid, injected.
 sub wish
 {
-	my ($full, $pid, $every) = @_;
+	my ($full, $pid, $every, $divide) = @_;
 	open my $out, '+<:raw', $wishes or die $!;
-	syswrite $out, pack 'a32 l l l', $full // '', $pid // 0, $every // 1, 0;
+	syswrite $out, pack 'a32 l l l l', $full // '', $pid // 0, $every // 1, $divide // 0, 0;
 }
 sub injected
 {
 	open my $in, '<:raw', $wishes or die $!;
-	sysread $in, my $bytes, 44;
-	return (unpack 'a32 l l l', $bytes)[3];
+	sysread $in, my $bytes, 48;
+	return (unpack 'a32 l l l l', $bytes)[4];
 }
-PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 44);
+PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 48);
 system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', ($sanitized ? '-DNO_MEMORY_FAULTS' : ()), '-o', "$dir/faults.so",
 	"$FindBin::Bin/../lib/faults.c", '-ldl') == 0 or die 'faults.c does not build';
 $ENV{SETTLEMENT_FAULTS} = $wishes;
@@ -121,6 +120,25 @@ scenario no_space_for_tables => sub {
 	is($s->requests - $requests, 120, 'nothing was sent again');
 	is($s->effects - $booked, 120, 'one effect of each');
 	$s->faults;
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
+# The server makes an error of a signal; what libcurl was doing then, nobody knows.
+scenario a_division_by_zero_in_the_http_library => sub {
+	my ($booked, $log) = ($s->effects, -s $node->logfile);
+	$s->set(workers => 1);
+	$s->wait_for_workers(1);
+	my ($pid) = $s->worker_pids;
+	wish('', 0, 1, $pid);
+	$s->trades('divided', 20);
+	$s->settled_is('divided', 20);
+	isnt(($s->worker_pids)[0], $pid, 'by another worker');
+	like(PostgreSQL::Test::Utils::slurp_file($node->logfile, $log), qr/FATAL:  settlement worker gives up after an error within the HTTP library/, 'since that one gave up');
+	wish();
+	$s->reset('workers');
+	$s->wait_for_workers(2);
+	is($s->effects - $booked, 20, 'one effect of each');
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };
