@@ -103,6 +103,7 @@ make_endings(Finish *finish)
 
 	for (int i = 0; i < finish->n; i++)
 	{
+		handled_begin(finish->flights[i]->queue_id);
 		endings[i].flight = finish->flights[i];
 		endings[i].decision = decide(finish->flights[i],
 									 wallet_rejection_is_final(finish->client),
@@ -114,6 +115,7 @@ make_endings(Finish *finish)
 			endings[i].decision.format = finish->flights[i]->format;
 		}
 		endings[i].error = error_text(&endings[i]);
+		handled_end();
 	}
 	return endings;
 }

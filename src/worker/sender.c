@@ -367,13 +367,19 @@ send_after_lookup(const Worker *w, const TradeFlight *flight)
 void
 sender_collect(Worker *w)
 {
-	const WalletResult *result;
+	TradeFlight *flight;
 
-	while ((result = wallet_client_next(w->client)) != NULL)
+	while ((flight = wallet_client_peek(w->client)) != NULL)
 	{
-		TradeFlight *flight = result->context;
+		const WalletResult *result;
 
 		Assert(flight->state == FLIGHT_SENT);
+		/* the parser works on bytes that come from elsewhere */
+		handled_begin(flight->queue_id);
+		w->in_client = true;
+		result = wallet_client_next(w->client);
+		w->in_client = false;
+		handled_end();
 		flight->result = *result;
 		flight->answered_at = GetCurrentTimestamp();
 		report_result(w, flight);

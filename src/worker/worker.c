@@ -267,7 +267,9 @@ loop(Worker *w)
 		handle_requests(w);
 		if (w->client != NULL)
 		{
+			w->in_client = true;
 			wallet_client_run(w->client);
+			w->in_client = false;
 			sender_collect(w);
 		}
 		held_release(w);
@@ -286,6 +288,10 @@ loop(Worker *w)
 /*
  * After an error: undo the turn in memory as the transaction was undone in the
  * database.  What was sent stays in flight, what was answered is still here.
+ *
+ * Nothing in the wallet client raises errors, but the server makes one of a
+ * SIGFPE, which libcurl 7.88 runs into when memory is short: nobody knows what
+ * state it is in then, and others go on with its requests.
  */
 static void
 recover_from_error(Worker *w)
@@ -301,6 +307,10 @@ recover_from_error(Worker *w)
 	turn_aborted(w);
 	upkeep_aborted(w);
 	RESUME_INTERRUPTS();
+	if (w->in_client)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("settlement worker gives up after an error within the HTTP library")));
 	if (w->aborts_in_row >= MAX_ABORTS_IN_ROW)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),

@@ -80,6 +80,7 @@ typedef struct Worker
 	bool		bring_back;		/* rows may wait for times of another clock */
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
+	bool		in_client;		/* the wallet client is at work */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
