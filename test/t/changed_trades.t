@@ -95,6 +95,25 @@ scenario changed_while_dead => sub {
 	$s->faults;
 };
 
+# The row is deleted and inserted again (as partition managers move rows) while
+# its trade waits to be tried again: what waits has the facts, the new one goes.
+scenario enqueued_again_while_it_waits => sub {
+	$s->set(retry_initial_backoff => '5s');
+	$s->faults({ match => { trade_id => 'again', times => 1 }, action => 'status', status => 503 });
+	my $requests = $s->requests;
+	$s->trade('again', %snapshot);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'again'", 1, 'it waits');
+	$s->sql("WITH d AS (DELETE FROM trades WHERE trade_id = 'again' RETURNING *) INSERT INTO trades SELECT * FROM d");
+	$s->becomes('SELECT count(*) FROM settlement.queue', 0, 'the second row leaves the queue');
+	is($s->requests - $requests, 1, 'without a request');
+	$s->status_is('again', 'SETTLED');
+	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'again'"), 2, 'by the second attempt of the first one');
+	booked_as_enqueued('again');
+	discrepancy_is('again', '', 'nothing contradicts');
+	$s->reset('retry_initial_backoff');
+	$s->faults;
+};
+
 # ---------------------------------------------------------------- the status
 
 scenario status_changed_while_queued => sub {
