@@ -271,7 +271,7 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[], timestamptz) IS
 -- deferred until retry_at, or, with look_up or when the wallet may have
 -- forgotten its key, into deferred as needs_lookup.  Returns where it went
 -- (queue, deferred, needs_lookup) or why it did not: moved (somebody else was
--- faster), invalid, settled, or what apply_outcome said (locked, gone, refused).
+-- faster), invalid, settled, or what apply_outcome said (kept, locked, gone, refused).
 CREATE FUNCTION settlement._redrive(dlq_id bigint, retry_at timestamptz, look_up boolean, reason text)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -356,6 +356,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN 'moved' THEN 'taken out of the DLQ by somebody else'
         WHEN 'invalid' THEN 'invalid trade without a trade id'
         WHEN 'settled' THEN 'settled: only its trade row is not written yet'
+        WHEN 'kept' THEN 'its trade row says SETTLED or REVERSED'
         WHEN 'locked' THEN 'trade row is locked by another session'
         WHEN 'gone' THEN 'trade row no longer exists'
         WHEN 'refused' THEN 'a trigger of the trade table suppressed the update'
@@ -372,6 +373,7 @@ BEGIN
               HINT = CASE result
                   WHEN 'locked' THEN 'Try again when that session has ended its transaction.'
                   WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending() takes it up.'
+                  WHEN 'kept' THEN 'If it is right, settlement.resolve() it as SETTLED; if not, set settlement_status to PENDING first.'
                   WHEN 'gone' THEN 'settlement.resolve() it, or settlement.dlq_purge() it.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'
                   ELSE format('See SELECT settlement.explain(%L).', trade_id) END;
@@ -703,7 +705,7 @@ BEGIN
         RAISE NOTICE 'the outcome is recorded; it could not be written to the trade row yet: %',
             settlement._redrive_problem(result)
             USING HINT = 'It waits in settlement.unapplied; a worker writes it.';
-    ELSIF result = 'gone' THEN
+    ELSIF result IN ('gone', 'kept') THEN
         RAISE NOTICE 'the outcome is recorded in the audit log only: %',
             settlement._redrive_problem(result);
     END IF;
@@ -712,7 +714,7 @@ BEGIN
                            'facts', trade.facts), 1, reason);
     RETURN result;
 END $$;
-COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone.';
+COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
 
 -- ---------------------------------------------------------------- lookup
 

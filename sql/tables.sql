@@ -217,11 +217,13 @@ CREATE TABLE settlement.unapplied (
     settlement_id   text,
     settled_at      timestamptz,
     attempts        integer NOT NULL DEFAULT 0,
-    error           text
+    error           text,
+    content         text[]
 ) USING heap WITH (autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
 CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
 CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
 COMMENT ON TABLE settlement.unapplied IS 'Outcomes that are known and recorded, but not yet written to the trade row.';
+COMMENT ON COLUMN settlement.unapplied.content IS 'What was sent, from symbol to seller_fee: compared with the trade row when the outcome is written.';
 
 CREATE TABLE settlement.attempts (
     at           timestamptz NOT NULL,
@@ -305,6 +307,7 @@ CREATE TABLE settlement.discrepancies (
 ALTER TABLE settlement.attempts REPLICA IDENTITY FULL;
 ALTER TABLE settlement.discrepancies REPLICA IDENTITY FULL;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
+COMMENT ON COLUMN settlement.discrepancies.kind IS 'trade_row_gone: an outcome found no row.  trade_changed: the row was changed after it was enqueued; what was enqueued was paid.  status_changed: the row said SETTLED or REVERSED, or another settlement id, when its outcome came; it was left so.  settled_after_resolve: the wallet settled what an operator had resolved as FAILED or purged.';
 
 -- One statement each: they all update the extension's row.
 DO $$

@@ -101,7 +101,8 @@ enum
 	Anum_unapplied_settled_at,
 	Anum_unapplied_attempts,
 	Anum_unapplied_error,
-	Natts_unapplied = Anum_unapplied_error
+	Anum_unapplied_content,
+	Natts_unapplied = Anum_unapplied_content
 };
 
 #endif
