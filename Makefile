@@ -34,4 +34,13 @@ demo test coverage check-layers:
 valgrind:
 	scripts/test --valgrind unit client
 
-.PHONY: demo test coverage check-layers valgrind
+# The same, and whole clusters, with address and undefined behaviour sanitizers.
+sanitize:
+	scripts/test --sanitize unit client tap
+
+# libFuzzer on the parser of the wallet's replies, FUZZ_RUNS times (1000000).
+fuzz:
+	scripts/install-deps --fuzz
+	$(MAKE) -C test/unit fuzz
+
+.PHONY: demo test coverage check-layers valgrind sanitize fuzz

@@ -7,4 +7,4 @@ CREATE FUNCTION settlement.apply_outcome(attached_id integer, leaf regclass,
     AS 'MODULE_PATHNAME', 'settlement_apply_outcome'
     LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION settlement.apply_outcome(integer, regclass, tid, text, text[], text, text, timestamptz, integer, text) IS
-    'Writes an outcome to a trade row, as the table''s owner, without waiting for locks: done, locked, gone or refused.  What the table''s triggers and constraints raise, it raises.';
+    'Writes an outcome to a trade row, as the table''s owner, without waiting for locks: done, kept (the row says SETTLED or REVERSED and goes on to), locked, gone or refused.  What the table''s triggers and constraints raise, it raises.';

@@ -111,6 +111,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._raise_not_there(text, integer, text) IS 'Internal: error that says where a trade is.';
 
+CREATE FUNCTION settlement._clock_latest() RETURNS timestamptz
+    AS 'MODULE_PATHNAME', 'settlement_clock_latest'
+    LANGUAGE c VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION settlement._clock_latest() IS 'Internal: the time, had the clock never been set back since the server started.';
+
+-- May the wallet have forgotten a key by now?  As past_idempotency_window() in C:
+-- a first send ahead of the clock, which was set back then, counts as long ago.
+CREATE FUNCTION settlement._may_be_forgotten(first_sent_at timestamptz) RETURNS boolean
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT first_sent_at IS NULL
+        OR first_sent_at < settlement._clock_latest() - settlement._setting('idempotency_window')::interval
+        OR first_sent_at > settlement._clock_latest() + interval '1 minute'
+$$;
+COMMENT ON FUNCTION settlement._may_be_forgotten(timestamptz) IS 'Internal: is the idempotency window of a key over, or not known?';
+
 -- ---------------------------------------------------------------- redrive
 
 -- What has been written on the trade row for a trade that goes on.
@@ -256,7 +271,7 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[], timestamptz) IS
 -- deferred until retry_at, or, with look_up or when the wallet may have
 -- forgotten its key, into deferred as needs_lookup.  Returns where it went
 -- (queue, deferred, needs_lookup) or why it did not: moved (somebody else was
--- faster), invalid, settled, or what apply_outcome said (locked, gone, refused).
+-- faster), invalid, settled, or what apply_outcome said (kept, locked, gone, refused).
 CREATE FUNCTION settlement._redrive(dlq_id bigint, retry_at timestamptz, look_up boolean, reason text)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -265,7 +280,6 @@ DECLARE
     trade settlement.dlq;
     ids bigint[];
     result text;
-    forgotten timestamptz := clock_timestamp() - settlement._setting('idempotency_window')::interval;
 BEGIN
     IF EXISTS (SELECT FROM settlement.dlq d WHERE d.id = dlq_id AND d.trade_id IS NULL) THEN
         RETURN 'invalid';
@@ -304,16 +318,19 @@ BEGIN
     DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
 
     IF trade.final_rejection THEN
+        -- Since adopt() the new key too may have been sent, from where this came.
         trade.generation := trade.generation + 1;
-        trade.maybe_executed := false;
-        trade.lookup_first := false;
-        trade.first_sent_at := NULL;
+        trade.maybe_executed := trade.lookup_first;
+        trade.first_sent_at := CASE WHEN trade.lookup_first THEN trade.first_sent_at END;
         trade.fingerprint := NULL;
         trade.format := 0;
     END IF;
     IF look_up OR ((trade.status = 'UNKNOWN' OR trade.maybe_executed)
-                   AND coalesce(trade.first_sent_at, '-infinity') < forgotten) THEN
+                   AND settlement._may_be_forgotten(trade.first_sent_at)) THEN
         trade.lookup_first := true;
+        IF trade.first_sent_at > settlement._clock_latest() + interval '1 minute' THEN
+            trade.first_sent_at := '-infinity';     -- and stays so when the clock comes by again
+        END IF;
         PERFORM settlement._defer(trade, 'needs_lookup', coalesce(retry_at, clock_timestamp()));
         result := 'needs_lookup';
     ELSIF retry_at IS NOT NULL THEN
@@ -339,6 +356,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN 'moved' THEN 'taken out of the DLQ by somebody else'
         WHEN 'invalid' THEN 'invalid trade without a trade id'
         WHEN 'settled' THEN 'settled: only its trade row is not written yet'
+        WHEN 'kept' THEN 'its trade row says SETTLED or REVERSED'
         WHEN 'locked' THEN 'trade row is locked by another session'
         WHEN 'gone' THEN 'trade row no longer exists'
         WHEN 'refused' THEN 'a trigger of the trade table suppressed the update'
@@ -355,6 +373,7 @@ BEGIN
               HINT = CASE result
                   WHEN 'locked' THEN 'Try again when that session has ended its transaction.'
                   WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending() takes it up.'
+                  WHEN 'kept' THEN 'If it is right, settlement.resolve() it as SETTLED; if not, set settlement_status to PENDING first.'
                   WHEN 'gone' THEN 'settlement.resolve() it, or settlement.dlq_purge() it.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'
                   ELSE format('See SELECT settlement.explain(%L).', trade_id) END;
@@ -572,16 +591,24 @@ BEGIN
         'code', code, 'http_status', http_status, 'symbol', symbol, 'user_id', user_id,
         'status', status, 'older_than', older_than, 'newer_than', newer_than,
         'min_value', min_value, 'max_value', max_value, 'relation', relation), all_rows);
+    IF EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = dlq_purge.trade_id AND NOT d.safe_to_discard
+               AND (relation IS NULL OR d.attached_id = settlement._attached_id(relation))) THEN
+        RAISE EXCEPTION 'trade "%" is not safe to discard', trade_id
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'The wallet may have moved its money.',
+                  HINT = 'settlement.lookup() or settlement.resolve() it first.';
+    END IF;
     IF dry_run IS NOT FALSE THEN
         RETURN QUERY SELECT d.class, d.code, d.status, count(*), 0::bigint
-                     FROM settlement._dlq_matching(filter) d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+                     FROM settlement._dlq_matching(filter) d WHERE d.safe_to_discard
+                     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
         RETURN;
     END IF;
 
     PERFORM settlement._require_reason(reason);
     FOR error_class, error_code, trade_status, matching, purged IN
         WITH gone AS (DELETE FROM settlement.dlq d USING settlement._dlq_matching(filter) m
-                      WHERE d.id = m.id AND d.status = 'FAILED' RETURNING d.*),
+                      WHERE d.id = m.id AND d.safe_to_discard RETURNING d.*),
              noted AS (INSERT INTO settlement.audit_log (act, attached_id, trade_id, details, count, reason)
                        SELECT 'dlq_purge', g.attached_id, g.trade_id,
                               jsonb_strip_nulls(to_jsonb(g)), 1, dlq_purge.reason FROM gone g)
@@ -592,7 +619,7 @@ BEGIN
     END LOOP;
     PERFORM settlement._audit('dlq_purge_where', NULL, NULL, filter, total, reason);
 END $$;
-COMMENT ON FUNCTION settlement.dlq_purge(text, text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, text) IS 'Forget FAILED dead letters; their trade rows stay FAILED and what is known of them goes to the audit log.  By default only say what matches (dry_run => false acts).';
+COMMENT ON FUNCTION settlement.dlq_purge(text, text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, text) IS 'Forget dead letters that are safe_to_discard; their trade rows stay FAILED and what is known of them goes to the audit log.  By default only say what matches (dry_run => false acts).';
 
 -- ---------------------------------------------------------------- resolve
 
@@ -621,7 +648,7 @@ BEGIN
                   WHERE d.attached_id = attached AND d.trade_id = resolve.trade_id RETURNING d.*),
          waiting AS (DELETE FROM settlement.deferred d
                      WHERE d.attached_id = attached AND d.trade_id = resolve.trade_id RETURNING d.*),
-         taken AS (SELECT 'dlq' AS place, d.status = 'UNKNOWN' AS unknown, d.leaf, d.trade_tid,
+         taken AS (SELECT 'dlq' AS place, NOT d.safe_to_discard AS unknown, d.leaf, d.trade_tid,
                           d.row_key, d.attempts, to_jsonb(d) AS facts FROM dead d
                    UNION ALL
                    SELECT 'deferred', d.maybe_executed OR d.reason = 'needs_lookup', d.leaf,
@@ -678,7 +705,7 @@ BEGIN
         RAISE NOTICE 'the outcome is recorded; it could not be written to the trade row yet: %',
             settlement._redrive_problem(result)
             USING HINT = 'It waits in settlement.unapplied; a worker writes it.';
-    ELSIF result = 'gone' THEN
+    ELSIF result IN ('gone', 'kept') THEN
         RAISE NOTICE 'the outcome is recorded in the audit log only: %',
             settlement._redrive_problem(result);
     END IF;
@@ -687,7 +714,7 @@ BEGIN
                            'facts', trade.facts), 1, reason);
     RETURN result;
 END $$;
-COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone.';
+COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
 
 -- ---------------------------------------------------------------- lookup
 
@@ -710,15 +737,15 @@ BEGIN
         ARRAY(SELECT DISTINCT p.place_attached_id FROM settlement._places(lookup.trade_id, NULL) p
               WHERE p.place IN ('dlq', 'deferred')));
 
-    SELECT d.id, d.status INTO dead FROM settlement.dlq d
+    SELECT d.id, d.safe_to_discard INTO dead FROM settlement.dlq d
     WHERE d.attached_id = attached AND d.trade_id = lookup.trade_id
-    ORDER BY d.status DESC, d.id LIMIT 1;
-    IF dead.status = 'FAILED' THEN
+    ORDER BY d.safe_to_discard, d.id LIMIT 1;
+    IF dead.safe_to_discard THEN
         RAISE EXCEPTION 'there is nothing to look up: trade "%" is FAILED', lookup.trade_id
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = 'The wallet certainly did not move its money.',
                   HINT = 'settlement.redrive() it to try again.';
-    ELSIF dead.status = 'UNKNOWN' THEN
+    ELSIF dead.id IS NOT NULL THEN
         result := settlement._redrive(dead.id, NULL, true, NULL);
         IF result <> 'needs_lookup' THEN
             PERFORM settlement._raise_not_redriven(lookup.trade_id, result);
@@ -747,8 +774,30 @@ COMMENT ON FUNCTION settlement.lookup(text, regclass) IS 'Let a worker ask the w
 CREATE VIEW settlement.dlq_summary AS
 SELECT d.status, d.class, d.code, d.http_status, d.symbol, count(*) AS trades,
        sum(d.quote_amount) AS quote_value, min(d.died_at) AS first_died_at,
-       max(d.died_at) AS last_died_at
+       max(d.died_at) AS last_died_at, bool_and(d.safe_to_discard) AS safe_to_discard
 FROM settlement.dlq d
 GROUP BY d.status, d.class, d.code, d.http_status, d.symbol
 ORDER BY trades DESC, last_died_at DESC;
-COMMENT ON VIEW settlement.dlq_summary IS 'Dead letters by what they died of and by symbol.';
+COMMENT ON VIEW settlement.dlq_summary IS 'Dead letters by what they died of and by symbol.  safe_to_discard: of all of them the wallet certainly did not move the money.';
+
+-- ---------------------------------------------------------------- unknown
+
+-- From partial indexes that hold these rows alone, whatever else is dead or waits.
+-- The queue has none (nothing on the hot path needs one): what was sent before
+-- is at its tail, where a retry or a redrive has put it.
+CREATE VIEW settlement.unknown AS
+WITH u AS (
+    SELECT 'dlq' AS place, d.symbol, count(*) AS trades, sum(d.quote_amount) AS value, min(d.enqueued_at) AS oldest
+    FROM settlement.dlq d WHERE d.status = 'UNKNOWN' GROUP BY d.symbol
+    UNION ALL
+    SELECT CASE d.reason WHEN 'needs_lookup' THEN 'needs_lookup' ELSE 'deferred' END,
+           d.symbol, count(*), sum(d.quote_amount), min(d.enqueued_at)
+    FROM settlement.deferred d WHERE d.maybe_executed GROUP BY d.symbol, d.reason
+    UNION ALL
+    SELECT 'queue', q.symbol, count(*), sum(q.quote_amount), min(q.enqueued_at)
+    FROM (SELECT * FROM settlement.queue ORDER BY id DESC LIMIT 10000) q WHERE q.maybe_executed GROUP BY q.symbol
+)
+SELECT u.place, coalesce(substring(u.symbol from '[/_-](.*)$'), u.symbol) AS currency,
+       sum(u.trades)::bigint AS trades, sum(u.value) AS value_at_risk, min(u.oldest) AS oldest
+FROM u GROUP BY 1, 2 ORDER BY array_position('{dlq,needs_lookup,deferred,queue}', u.place), 2;
+COMMENT ON VIEW settlement.unknown IS 'Trades of which the wallet may have moved the money, by place and quote currency.  dlq: a person, or resolve_where(), has to find out; needs_lookup: only the wallet''s books can tell; deferred, queue: sent again under the same key by themselves (of the queue the newest 10000 rows are looked at).  oldest: when the oldest of the trades was enqueued.';

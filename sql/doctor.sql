@@ -146,7 +146,7 @@ BEGIN
         RETURN QUERY SELECT 'sending',
             CASE WHEN s.send_state IN ('ok', 'starting', 'disabled') AND s.workers > 0 THEN 'warn' ELSE 'fail' END,
             rtrim(o, '.'), CASE WHEN o LIKE 'Nothing is sent: this database%'
-                                THEN 'SELECT settlement.adopt(''why this is the one'');' END
+                                THEN coalesce(settlement._identity_hint(), 'SELECT settlement.adopt(''why this is the one'');') END
         FROM unnest(obstacles) o;
     END IF;
     RETURN QUERY SELECT 'pauses', 'warn', format('%s is paused by %s since %s: %s',
@@ -245,6 +245,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            'ALTER TABLE ... OWNER TO a role without SUPERUSER.'
     FROM members m JOIN pg_roles r ON r.oid = m.relowner WHERE r.rolsuper GROUP BY r.rolname
     UNION ALL
+    SELECT 'fail', format('the owner of %s, %s, cannot create partitions: EXECUTE on the trigger''s function is missing', min(m.name::text), r.rolname),
+           format('GRANT EXECUTE ON FUNCTION settlement.enqueue() TO %I;', r.rolname)
+    FROM members m JOIN pg_roles r ON r.oid = m.relowner
+    WHERE m.relkind = 'p' AND NOT has_function_privilege(m.relowner, 'settlement.enqueue()', 'EXECUTE') GROUP BY r.rolname
+    UNION ALL
     SELECT DISTINCT 'warn', format('index %s of %s uses a column that settlement writes: each update is several times as dear (no HOT)', d.objid::regclass, m.name),
            'Look for trades by status in settlement''s views instead, and drop the index.'
     FROM members m
@@ -276,6 +281,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     a settlement.attached;
     name text;
+    problem text;
     n integer := 0;
     problems integer;
 BEGIN
@@ -292,12 +298,23 @@ BEGIN
         RETURN QUERY SELECT 'tables', 'warn', 'no table is attached',
                             'SELECT settlement.attach(''schema.trades'');';
     END IF;
-    RETURN QUERY SELECT 'identity', CASE WHEN i.singleton IS NULL AND n > 0 THEN 'fail' ELSE 'ok' END,
-        CASE WHEN i.singleton IS NOT NULL THEN format('may send from this place; epoch %s, adopted by %s at %s', i.epoch, i.adopted_by, settlement._moment(i.adopted_at))
+    problem := settlement._identity_problem();
+    RETURN QUERY SELECT 'identity', CASE WHEN problem IS NOT NULL AND n > 0 THEN 'fail' ELSE 'ok' END,
+        CASE WHEN problem IS NULL THEN format('may send from this place; epoch %s, adopted by %s at %s', i.epoch, i.adopted_by, settlement._moment(i.adopted_at))
+             WHEN i.singleton IS NOT NULL THEN format('this database must not send: %s', problem)
              WHEN n > 0 THEN 'there is no identity: nothing is sent'
              ELSE 'none yet; attach() writes it' END,
-        CASE WHEN i.singleton IS NULL AND n > 0 THEN 'SELECT settlement.adopt(''why this is the one'');' END
+        CASE WHEN problem IS NOT NULL AND n > 0 THEN settlement._identity_hint() END
     FROM (SELECT) one LEFT JOIN settlement.identity i ON true;
+    RETURN QUERY SELECT 'replication', 'fail', format('subscription "%s" writes settlement''s table %s: its rows are another database''s', u.subname, r.srrelid::regclass),
+        format('Leave schema settlement out of the publication, then ALTER SUBSCRIPTION %I REFRESH PUBLICATION;', u.subname)
+    FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid JOIN pg_subscription u ON u.oid = r.srsubid
+    WHERE c.relnamespace = 'settlement'::regnamespace;
+    RETURN QUERY SELECT 'replication', 'warn', format('publication "%s" includes settlement''s own tables: a subscriber that has the extension would be fenced', p.pubname),
+        CASE WHEN bool_or(x.puballtables) THEN 'Publish the trade tables by name, or their schemas, not FOR ALL TABLES.'
+             ELSE 'ALTER PUBLICATION ... DROP what is in schema settlement.' END
+    FROM pg_publication_tables p JOIN pg_publication x ON x.pubname = p.pubname
+    WHERE p.schemaname = 'settlement' GROUP BY p.pubname;
 END $$;
 COMMENT ON FUNCTION settlement._doctor_tables() IS 'Internal: findings on the attached tables.';
 
@@ -313,9 +330,20 @@ BEGIN
     SELECT * INTO z FROM settlement._sizes();
     RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, 'dead letters: ' || z.dlq,
         CASE WHEN z.dlq > 0 THEN 'See settlement.dlq_summary; settlement.redrive_where() and settlement.resolve() act on them.' END;
-    RETURN QUERY SELECT 'unknown', CASE WHEN z.unknown > 0 THEN 'fail' ELSE 'ok' END,
-        'dead trades of which the wallet may have moved the money: ' || z.unknown,
-        CASE WHEN z.unknown > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say.' END;
+    -- What is sent again by itself is none of a person's business for ten minutes.
+    RETURN QUERY
+    WITH u AS (SELECT coalesce(sum(x.trades), 0) AS trades, coalesce(sum(x.trades) FILTER (WHERE x.place = 'dlq'), 0) AS dead,
+                      min(x.oldest) AS oldest FROM settlement.unknown x),
+         v AS (SELECT string_agg(y.value || ' ' || y.currency, ', ' ORDER BY y.currency) AS at_risk
+               FROM (SELECT x.currency, sum(x.value_at_risk) AS value FROM settlement.unknown x GROUP BY x.currency
+                     ORDER BY x.currency LIMIT 20) y)
+    SELECT 'unknown', CASE WHEN u.dead > 0 THEN 'fail' WHEN u.oldest < clock_timestamp() - interval '10 minutes' THEN 'warn' ELSE 'ok' END,
+        format('trades of which the wallet may have moved the money: %s, of them dead: %s', u.trades, u.dead)
+            || CASE WHEN u.trades > 0 THEN format('; value at risk: %s; the oldest was enqueued at %s',
+                                                  v.at_risk, settlement._moment(u.oldest)) ELSE '' END,
+        CASE WHEN u.dead > 0 THEN 'settlement.resolve_where() asks the wallet; settlement.resolve() records what its books say. Do not discard or reverse them before.'
+             WHEN u.oldest < clock_timestamp() - interval '10 minutes' THEN 'settlement.unknown says where they are; they are sent again under the same key when the wallet can be reached.' END
+    FROM u, v;
 
     RETURN QUERY SELECT 'unapplied', CASE WHEN z.unapplied_failing > 0 THEN 'fail' ELSE 'ok' END,
         format('outcomes not written to their trade rows yet: %s, of them failed before: %s', z.unapplied, z.unapplied_failing)

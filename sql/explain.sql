@@ -47,7 +47,8 @@ BEGIN
             WHEN 'no wallet_url' THEN 'Nothing is sent: settlement.wallet_url is not set.'
             WHEN 'bad configuration' THEN 'Nothing is sent: a setting of the wallet cannot be used; the server log says which.'
             WHEN 'version mismatch' THEN 'Nothing is sent: the library and the SQL objects of the extension have different versions.'
-            WHEN 'fenced' THEN 'Nothing is sent: this database is not known to be the one that may send; if it is, settlement.adopt(reason) says so.'
+            WHEN 'fenced' THEN format('Nothing is sent: this database is not known to be the one that may send%s; if it is, settlement.adopt(reason) says so.',
+                coalesce(' (' || settlement._identity_problem() || ')', ''))
             WHEN 'stale epoch' THEN 'Nothing is sent: the wallet has been told of a newer primary than this one.'
             WHEN 'standby' THEN 'Nothing is sent from a standby.'
             ELSE 'Nothing is sent: ' || s.send_state || '.' END;
@@ -126,7 +127,7 @@ CREATE FUNCTION settlement._explain_deferred(d settlement.deferred) RETURNS SETO
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     failure text := settlement._describe_failure(d.last_class, d.last_code, d.last_status, d.last_message);
-    forgotten boolean := d.first_sent_at < clock_timestamp() - settlement._setting('idempotency_window')::interval;
+    forgotten boolean := d.first_sent_at IS NOT NULL AND settlement._may_be_forgotten(d.first_sent_at);
 BEGIN
     RETURN NEXT CASE d.reason
         WHEN 'retry' THEN format('It waits for attempt %s.', d.attempts + 1)
@@ -134,7 +135,7 @@ BEGIN
         WHEN 'recovered' THEN 'The worker that had it in flight is gone; it is sent again under the same key.'
         WHEN 'paused' THEN 'It was put aside by a pause of its symbol.'
         WHEN 'needs_lookup' THEN format('The wallet has to be asked what it knows of this trade before it may be sent again%s.',
-            CASE WHEN forgotten THEN ', because settlement.idempotency_window has passed since it was first sent' ELSE '' END)
+            CASE WHEN forgotten THEN ', because settlement.idempotency_window has passed since it was first sent (or the clock was set back)' ELSE '' END)
         END;
     IF failure <> '' THEN
         RETURN NEXT format('The last attempt%s failed: %s.', coalesce(' at ' || settlement._moment(d.last_sent_at), ''), failure);
@@ -162,13 +163,14 @@ COMMENT ON FUNCTION settlement._explain_deferred(settlement.deferred) IS 'Intern
 CREATE FUNCTION settlement._explain_dead(d settlement.dlq) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    forgotten boolean := d.first_sent_at < clock_timestamp() - settlement._setting('idempotency_window')::interval;
+    forgotten boolean := d.first_sent_at IS NOT NULL AND settlement._may_be_forgotten(d.first_sent_at);
 BEGIN
     RETURN NEXT format('It is dead (in the DLQ) since %s after %s: %s.', settlement._moment(d.died_at),
         CASE d.attempts WHEN 1 THEN '1 request' ELSE d.attempts || ' requests' END,
         settlement._describe_failure(d.class, d.code, d.http_status, d.message));
-    RETURN NEXT CASE d.status WHEN 'UNKNOWN' THEN 'The wallet may have moved its money.'
-                              ELSE 'The wallet certainly did not move its money.' END;
+    RETURN NEXT CASE WHEN d.status = 'UNKNOWN' THEN 'The wallet may have moved its money.'
+                     WHEN d.safe_to_discard THEN 'The wallet certainly did not move its money.'
+                     ELSE 'The wallet had not moved its money when this database was adopted; it may have since, for where it came from.' END;
     RETURN NEXT CASE
         WHEN d.class = 'key_conflict'
         THEN format('The wallet has this key with other content: compare its books with the trade row, then settlement.resolve(%L, ...).', d.trade_id)

@@ -18,7 +18,12 @@ COMMENT ON FUNCTION settlement._hold_workers() IS 'Internal: no workers until th
 CREATE FUNCTION settlement.current_place() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_current_place'
     LANGUAGE c STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION settlement.current_place() IS 'Where this database is: a hash of settlement.site_file, or of the machine and the data directory.';
+COMMENT ON FUNCTION settlement.current_place() IS 'Who may send from here: a hash of settlement.site_file, or of the machine.';
+
+CREATE FUNCTION settlement._current_directory() RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_current_directory'
+    LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION settlement._current_directory() IS 'Internal: a hash of the path and the inode of the data directory.';
 
 CREATE FUNCTION settlement._current_timeline() RETURNS integer
     AS 'MODULE_PATHNAME', 'settlement_current_timeline'
@@ -30,12 +35,22 @@ CREATE FUNCTION settlement._identity_problem() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION settlement._identity_problem() IS 'Internal: why this database must not send; NULL when it may.';
 
+CREATE FUNCTION settlement._identity_hint() RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_identity_hint'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._identity_hint() IS 'Internal: what to do about _identity_problem().';
+
+CREATE FUNCTION settlement._next_epoch(former bigint) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'settlement_next_epoch'
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._next_epoch(bigint) IS 'Internal: a higher epoch, and like no other''s.';
+
 -- Nothing is sent from here until somebody has said that this is the one.
 CREATE FUNCTION settlement.write_identity(reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO settlement.identity (system_identifier, database_oid, place, timeline, reason)
-    SELECT c.system_identifier, d.oid, settlement.current_place(),
+    INSERT INTO settlement.identity (system_identifier, database_oid, place, directory, timeline, reason)
+    SELECT c.system_identifier, d.oid, settlement.current_place(), settlement._current_directory(),
            settlement._current_timeline(), write_identity.reason
     FROM pg_control_system() c, pg_database d
     WHERE d.datname = current_database()
@@ -100,6 +115,16 @@ DECLARE
     n_marked bigint;
 BEGIN
     PERFORM settlement._require_reason(reason);
+    IF EXISTS (SELECT FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid
+               WHERE c.relnamespace = 'settlement'::regnamespace) THEN
+        RAISE EXCEPTION 'a subscription writes settlement''s tables'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Leave schema settlement out of the publication, and ALTER SUBSCRIPTION ... REFRESH PUBLICATION.';
+    END IF;
+    -- Who is told an epoch must find it after a crash.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     IF NOT settlement._hold_workers() THEN
         RAISE EXCEPTION 'the workers of this database still have trades in flight'
             USING ERRCODE = 'object_in_use',
@@ -111,9 +136,9 @@ BEGIN
     SELECT i.* INTO former FROM settlement.identity i FOR UPDATE;
     n_marked := settlement._look_up_first();
     DELETE FROM settlement.identity;
-    INSERT INTO settlement.identity (system_identifier, database_oid, place, timeline, epoch, reason)
-    SELECT c.system_identifier, d.oid, settlement.current_place(),
-           settlement._current_timeline(), coalesce(former.epoch, 0) + 1, adopt.reason
+    INSERT INTO settlement.identity (system_identifier, database_oid, place, directory, timeline, epoch, reason)
+    SELECT c.system_identifier, d.oid, settlement.current_place(), settlement._current_directory(),
+           settlement._current_timeline(), settlement._next_epoch(coalesce(former.epoch, 0)), adopt.reason
     FROM pg_control_system() c, pg_database d
     WHERE d.datname = current_database()
     RETURNING * INTO present;

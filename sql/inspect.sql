@@ -70,9 +70,10 @@ COMMENT ON VIEW settlement.status IS 'One row for \watch.  state: ok, or why not
 
 CREATE VIEW settlement.workers AS
 SELECT w.slot, w.pid, CASE WHEN w.stopping THEN 'stopping' ELSE w.state END AS state, w.in_flight,
-       clock_timestamp() - w.heartbeat AS heartbeat_age, w.settled, w.failed, w.started_at
+       clock_timestamp() - w.heartbeat AS heartbeat_age, w.settled, w.failed, w.started_at,
+       w.concurrency_limit
 FROM settlement._workers() w;
-COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.';
+COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.  concurrency_limit: trades that it lets itself have in flight; moves with settlement.adaptive_concurrency.';
 
 CREATE VIEW settlement.in_flight AS
 SELECT q.trade_id, a.relid AS relation, q.symbol, f.since, clock_timestamp() - f.since AS age,

@@ -13,9 +13,13 @@ DECLARE
     counts jsonb := (SELECT jsonb_object_agg(c.name, c.value) FROM settlement._counters() c);
     state record;
     size record;
+    unknown record;
 BEGIN
     SELECT * INTO state FROM settlement._database_state();
     SELECT * INTO size FROM settlement._sizes();
+    SELECT coalesce(sum(u.trades), 0) AS trades,
+           coalesce(greatest(extract(epoch FROM clock_timestamp() - min(u.oldest)), 0), 0)::numeric AS age
+    INTO unknown FROM settlement.unknown u;
     RETURN QUERY
     SELECT m.name, 'counter', coalesce((counts ->> m.name)::double precision, 0), m.help
     FROM (VALUES
@@ -54,6 +58,8 @@ BEGIN
             'Circuit breaker: 0 closed, 1 half open, 2 open.'),
         ('workers', coalesce(state.workers, 0), 'Workers that run.'),
         ('workers_wanted', coalesce(state.workers_wanted, 0), 'Workers that should run.'),
+        ('concurrency_limit', (SELECT coalesce(sum(w.concurrency_limit), 0) FROM settlement._workers() w),
+            'Trades that the workers let themselves have in flight.'),
         ('queue_depth', size.queue, 'Trades that are ready or in flight.'),
         ('in_flight', coalesce(state.in_flight, 0), 'Trades in flight.'),
         ('oldest_ready_seconds',
@@ -65,6 +71,8 @@ BEGIN
         ('deferred_needs_lookup', size.needs_lookup, 'Trades that wait for the wallet''s books.'),
         ('dlq_size', size.dlq, 'Dead letters.'),
         ('dlq_unknown', size.unknown, 'Dead letters of which the wallet may have moved the money.'),
+        ('unknown', unknown.trades, 'Trades, dead or not, of which the wallet may have moved the money.'),
+        ('unknown_oldest_seconds', unknown.age, 'Age of the oldest of them.'),
         ('unapplied', size.unapplied, 'Outcomes not yet written to their trade row.'),
         ('discrepancies', (SELECT count(*) FROM (SELECT FROM settlement.discrepancies LIMIT 10000) d),
             'Contradictions that need a person.')) AS m (name, value, help)
@@ -86,6 +94,7 @@ DECLARE
     label CONSTANT text := 'database="' ||
         replace(replace(replace(current_database(), '\', '\\'), '"', '\"'), E'\n', '\n') || '"';
     result text;
+    risk text;
     duration record;
 BEGIN
     SELECT string_agg(format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%1$s{%4$s} %5$s\n',
@@ -95,6 +104,14 @@ BEGIN
          LATERAL (SELECT 'settlement_' || m.name
                          || CASE m.kind WHEN 'counter' THEN '_total' ELSE '' END AS name) n
     WHERE m.kind IN ('counter', 'gauge') AND m.value IS NOT NULL;
+
+    SELECT result || E'# HELP settlement_value_at_risk Quote amounts of the unknown trades.\n# TYPE settlement_value_at_risk gauge\n'
+           || string_agg(format(E'settlement_value_at_risk{%s,currency="%s"} %s\n', label,
+                                replace(replace(replace(v.currency, '\', '\\'), '"', '\"'), E'\n', '\n'),
+                                v.value::double precision), '' ORDER BY v.currency)
+    INTO risk
+    FROM (SELECT u.currency, sum(u.value_at_risk) AS value FROM settlement.unknown u GROUP BY u.currency) v;
+    result := coalesce(risk, result);
 
     FOR duration IN
         SELECT 'settlement_' || d.name || '_duration_seconds' AS name, d.sum,

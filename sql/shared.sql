@@ -23,7 +23,7 @@ COMMENT ON FUNCTION settlement._queue_depth() IS 'Internal: rows in the queue, c
 CREATE FUNCTION settlement._workers(
     OUT slot integer, OUT pid integer, OUT state text, OUT idle boolean, OUT stopping boolean,
     OUT in_flight integer, OUT heartbeat timestamptz, OUT settled bigint, OUT failed bigint,
-    OUT started_at timestamptz) RETURNS SETOF record
+    OUT started_at timestamptz, OUT concurrency_limit integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_list_workers' LANGUAGE c VOLATILE ROWS 2;
 COMMENT ON FUNCTION settlement._workers() IS 'Internal: workers of this database.';
 

@@ -54,6 +54,12 @@ DECLARE
     others text;
     n bigint;
 BEGIN
+    -- What workers have put aside since an older snapshot would stay there.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'settlement.resume() needs the isolation level READ COMMITTED'
+            USING ERRCODE = 'invalid_transaction_state',
+                  HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
+    END IF;
     DELETE FROM settlement.pauses p WHERE p.symbol = what;
     IF NOT FOUND THEN
         SELECT string_agg(p.symbol, ', ' ORDER BY p.symbol) INTO others FROM settlement.pauses p;

@@ -80,7 +80,7 @@ COMMENT ON COLUMN settlement.queue.lookup_first IS 'Ask the wallet what it knows
 COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it was enqueued: a hint, checked against its key.';
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
-COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.';
+COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, so the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
 
@@ -146,6 +146,7 @@ CREATE TABLE settlement.deferred (
 CREATE INDEX deferred_retry_at_idx ON settlement.deferred (retry_at);
 CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
 CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol) WHERE reason = 'paused';
+CREATE INDEX deferred_unknown_idx ON settlement.deferred (symbol, reason) INCLUDE (quote_amount, enqueued_at) WHERE maybe_executed;
 COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
 COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';
 
@@ -186,12 +187,16 @@ CREATE TABLE settlement.dlq (
     trace_id        text,
     first_sent_at   timestamptz,
     pending_ms      bigint,
-    fingerprint     bytea
+    fingerprint     bytea,
+    safe_to_discard boolean GENERATED ALWAYS AS (status = 'FAILED' AND NOT maybe_executed AND NOT lookup_first) STORED
 ) USING heap;
 CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
 CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
+-- What is unknown is counted and summed from these alone, among however many others.
+CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol) INCLUDE (quote_amount, enqueued_at) WHERE status = 'UNKNOWN';
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
+COMMENT ON COLUMN settlement.dlq.safe_to_discard IS 'The wallet certainly did not move money, and nobody has to ask it: dlq_purge() takes no other.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
 
 CREATE SEQUENCE settlement.unapplied_id_seq;
@@ -212,11 +217,13 @@ CREATE TABLE settlement.unapplied (
     settlement_id   text,
     settled_at      timestamptz,
     attempts        integer NOT NULL DEFAULT 0,
-    error           text
+    error           text,
+    content         text[]
 ) USING heap WITH (autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
 CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
 CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
 COMMENT ON TABLE settlement.unapplied IS 'Outcomes that are known and recorded, but not yet written to the trade row.';
+COMMENT ON COLUMN settlement.unapplied.content IS 'What was sent, from symbol to seller_fee: compared with the trade row when the outcome is written.';
 
 CREATE TABLE settlement.attempts (
     at           timestamptz NOT NULL,
@@ -264,20 +271,30 @@ CREATE TABLE settlement.audit_log (
 CREATE INDEX audit_log_trade_id_idx ON settlement.audit_log (trade_id) WHERE trade_id IS NOT NULL;
 COMMENT ON TABLE settlement.audit_log IS 'Every act of an operator.';
 
+CREATE FUNCTION settlement._writer() RETURNS xid
+    AS 'MODULE_PATHNAME', 'settlement_writer'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._writer() IS 'Internal: the xmin of a row that is written now.';
+
 CREATE TABLE settlement.identity (
     singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     system_identifier bigint NOT NULL,
     database_oid      oid NOT NULL,
     place             text NOT NULL,
+    directory         text NOT NULL,
     timeline          integer NOT NULL,
     epoch             bigint NOT NULL DEFAULT 1,
     adopted_at        timestamptz NOT NULL DEFAULT now(),
     adopted_by        name NOT NULL DEFAULT session_user,
-    reason            text NOT NULL
+    reason            text NOT NULL,
+    written_by        xid NOT NULL DEFAULT settlement._writer()
 ) USING heap;
 COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
+COMMENT ON COLUMN settlement.identity.place IS 'Who may send: a hash of settlement.site_file, or of the machine.';
+COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the inode of the data directory.';
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
-COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.';
+COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  The last six digits are drawn at random, so that two copies do not have the same one.';
+COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
 CREATE TABLE settlement.discrepancies (
     at           timestamptz NOT NULL DEFAULT now(),
@@ -286,7 +303,11 @@ CREATE TABLE settlement.discrepancies (
     kind         text NOT NULL,
     details      jsonb NOT NULL DEFAULT '{}'
 ) USING heap;
+-- A publication FOR ALL TABLES would forbid to delete from tables without a key.
+ALTER TABLE settlement.attempts REPLICA IDENTITY FULL;
+ALTER TABLE settlement.discrepancies REPLICA IDENTITY FULL;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
+COMMENT ON COLUMN settlement.discrepancies.kind IS 'trade_row_gone: an outcome found no row.  trade_changed: the row was changed after it was enqueued; what was enqueued was paid.  status_changed: the row said SETTLED or REVERSED, or another settlement id, when its outcome came; it was left so.  settled_after_resolve: the wallet settled what an operator had resolved as FAILED or purged.';
 
 -- One statement each: they all update the extension's row.
 DO $$

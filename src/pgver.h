@@ -118,6 +118,25 @@ extern int	no_such_variable
 	ExecSimpleRelationUpdate(estate, epq, old_slot, new_slot)
 #endif
 
+/* Inserting below the executor (queue/enqueue.c): 14 and 16 changed arguments. */
+#if PG_VERSION_NUM >= 160000
+#define ExecInsertIndexTuples_compat(relinfo, slot, estate) \
+	ExecInsertIndexTuples(relinfo, slot, estate, false, false, NULL, NIL, false)
+#elif PG_VERSION_NUM >= 140000
+#define ExecInsertIndexTuples_compat(relinfo, slot, estate) \
+	ExecInsertIndexTuples(relinfo, slot, estate, false, false, NULL, NIL)
+#else
+#define ExecInsertIndexTuples_compat(relinfo, slot, estate) \
+	ExecInsertIndexTuples(slot, estate, false, NULL, NIL)
+#endif
+#if PG_VERSION_NUM >= 140000
+#define ExecComputeStoredGenerated_compat(relinfo, estate, slot) \
+	ExecComputeStoredGenerated(relinfo, estate, slot, CMD_INSERT)
+#else
+#define ExecComputeStoredGenerated_compat(relinfo, estate, slot) \
+	ExecComputeStoredGenerated(estate, slot, CMD_INSERT)
+#endif
+
 /* ProcessUtility_hook: 14 added readOnlyTree. */
 #if PG_VERSION_NUM >= 140000
 #define PROCESS_UTILITY_PARAMETERS \

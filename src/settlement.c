@@ -28,6 +28,8 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	shmem_install_hooks();
-	launcher_register();
+	/* pg_upgrade runs both clusters, and neither may change while it does */
+	if (!IsBinaryUpgrade)
+		launcher_register();
 	ddl_hook_install();
 }

@@ -67,7 +67,7 @@ typedef struct Raw
 	int			apply;
 	int			forget;
 	int			status;
-	json_int_t	nth, every, times, count;
+	json_int_t	above, nth, every, times, count;
 	json_int_t	delay_ms, jitter_ms, reply_delay_ms, retry_after;
 	json_int_t	bytes, interval_ms, ms;
 } Raw;
@@ -81,10 +81,10 @@ unpack(FaultRule *rule, Raw *raw, char *err, size_t errlen)
 
 	*match = (FaultMatch) {.reused = -1, .p = 1.0};
 	*plan = (FaultPlan) {0};
-	*raw = (Raw) {.path = "settle", .apply = -1, .times = -1, .count = -1,
+	*raw = (Raw) {.path = "settle", .apply = -1, .above = -1, .times = -1, .count = -1,
 		.retry_after = -1, .bytes = -1, .interval_ms = 100, .ms = -1};
 	if (json_unpack_ex(rule->source, &error, JSON_STRICT,
-					   "{s?s s?{s?s s?s s?s s?s s?s s?s s?s s?s s?b s?I s?I s?I s?I s?F}"
+					   "{s?s s?{s?s s?s s?s s?s s?s s?s s?s s?s s?b s?I s?I s?I s?I s?I s?F}"
 					   " s:s s?b s?b s?I s?I s?I s?i s?I s?s s?s s?o s?I s?I s?I}",
 					   "name", &raw->name,
 					   "match",
@@ -97,6 +97,7 @@ unpack(FaultRule *rule, Raw *raw, char *err, size_t errlen)
 					   "currency", &match->currency,
 					   "key", &match->key,
 					   "reused", &match->reused,
+					   "above", &raw->above,
 					   "nth", &raw->nth,
 					   "every", &raw->every,
 					   "times", &raw->times,
@@ -148,6 +149,7 @@ check_match(FaultRule *rule, const Raw *raw, char *err, size_t errlen)
 		snprintf(err, errlen, "path must be settle, lookup or any");
 		return false;
 	}
+	match->above = raw->above;
 	match->nth = raw->nth;
 	match->every = raw->every;
 	match->times = raw->times;
@@ -157,7 +159,8 @@ check_match(FaultRule *rule, const Raw *raw, char *err, size_t errlen)
 		snprintf(err, errlen, "p must be from 0 to 1");
 		return false;
 	}
-	return in_range(raw->nth, 0, INT64_MAX, "nth", err, errlen) &&
+	return in_range(raw->above, -1, INT64_MAX, "above", err, errlen) &&
+		in_range(raw->nth, 0, INT64_MAX, "nth", err, errlen) &&
 		in_range(raw->every, 0, INT64_MAX, "every", err, errlen) &&
 		in_range(raw->times, -1, INT64_MAX, "times", err, errlen) &&
 		in_range(raw->count, -1, INT64_MAX, "count", err, errlen);

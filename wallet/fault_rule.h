@@ -18,6 +18,7 @@ typedef struct FaultMatch
 	const char *currency;		/* either of them */
 	const char *key;
 	int			reused;			/* -1: any */
+	int64_t		above;			/* -1: any, else only when more are in flight */
 	int64_t		nth;			/* 0: any, else only this one of the matching */
 	int64_t		every;			/* 0: each, else each so many-th */
 	int64_t		times;			/* -1: always, else the first of each trade */

@@ -93,7 +93,8 @@ matches(const FaultMatch *match, const FaultSubject *subject)
 		!same_or_any(match->buyer_id, subject->buyer_id) ||
 		!same_or_any(match->seller_id, subject->seller_id) ||
 		!same_or_any(match->key, subject->key) ||
-		(match->reused != -1 && match->reused != subject->reused))
+		(match->reused != -1 && match->reused != subject->reused) ||
+		(match->above != -1 && subject->in_flight <= (uint64_t) match->above))
 		return false;
 	if (match->trade_id_prefix != NULL &&
 		strncmp(match->trade_id_prefix, subject->trade_id,

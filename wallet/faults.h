@@ -86,6 +86,7 @@ typedef struct FaultSubject
 	const char *quote_currency;
 	const char *key;
 	bool		reused;			/* not the first request of its connection */
+	uint64_t	in_flight;		/* settle and look-up requests, with this one */
 } FaultSubject;
 
 typedef struct Faults

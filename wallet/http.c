@@ -57,6 +57,7 @@ request_free(Request *request)
 	Server	   *server = request->server;
 
 	timers_cancel(&server->timers, &request->timer);
+	server->in_flight -= request->counted;
 	if (request->previous != NULL)
 		request->previous->next = request->next;
 	else

@@ -91,6 +91,7 @@ typedef struct Request
 	Trade		trade;
 	unsigned char fingerprint[FINGERPRINT_LEN];
 	Fault		fault;
+	bool		counted;		/* in Server.in_flight */
 	uint64_t   *counter;		/* of Stats: raised when the batch is committed */
 
 	Timer		timer;

@@ -32,6 +32,7 @@ typedef struct Server
 	Answers		answers;
 	Faults		faults;
 	Stats		stats;
+	uint64_t	in_flight;		/* settle and look-up requests */
 	Timers		timers;
 	Listener	listener;
 	Log			log;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amount.h"
 #include "batch.h"
 #include "http.h"
 #include "misbehave.h"
@@ -19,6 +20,7 @@
 static void
 decide_fault(Request *request, FaultPath path)
 {
+	Server	   *server = request->server;
 	const Trade *trade = &request->trade;
 	FaultSubject subject = {
 		.path = path,
@@ -29,12 +31,16 @@ decide_fault(Request *request, FaultPath path)
 		.quote_currency = request->has_trade ? trade->quote_currency : "",
 		.key = request->key,
 		.reused = request->peer->requests > 1,
+		.in_flight = ++server->in_flight,
 	};
 
-	if (request->server->faults.count > 0)
-		request->fault = faults_decide(&request->server->faults, &subject);
+	request->counted = true;
+	if (server->in_flight > server->stats.most_in_flight)
+		server->stats.most_in_flight = server->in_flight;
+	if (server->faults.count > 0)
+		request->fault = faults_decide(&server->faults, &subject);
 	if (request->fault.rule != NULL)
-		request->server->stats.faults[request->fault.plan.action]++;
+		server->stats.faults[request->fault.plan.action]++;
 }
 
 static void
@@ -141,6 +147,27 @@ replay(Request *request, StoredAnswer *stored)
 	reply_set(request, stored->status, stored->body);
 }
 
+/* With the amounts, so that a look-up tells them from those of another request. */
+static void
+reply_settled(Request *request, const char *settlement_id)
+{
+	char		base[AMOUNT_TEXT_MAX];
+	char		quote[AMOUNT_TEXT_MAX];
+
+	(void) amount_format(base, request->trade.base_amount);
+	(void) amount_format(quote, request->trade.quote_amount);
+	reply_json(request, 200,
+			   json_pack("{s:b s:s s:s s:s s:s s:b s:b s:s}",
+						 "success", 1,
+						 "settlement_id", settlement_id,
+						 "trade_id", request->trade.trade_id,
+						 "base_amount", base,
+						 "quote_amount", quote,
+						 "buyer_reservation_released", 1,
+						 "seller_reservation_released", 1,
+						 "message", "settled"));
+}
+
 /* Moves the money, or says why not; false: the database failed. */
 static bool
 execute(Request *request, int64_t now)
@@ -161,14 +188,7 @@ execute(Request *request, int64_t now)
 	{
 		case LEDGER_DONE:
 			request->counter = &stats->effects;
-			reply_json(request, 200,
-					   json_pack("{s:b s:s s:s s:b s:b s:s}",
-								 "success", 1,
-								 "settlement_id", settlement_id,
-								 "trade_id", request->trade.trade_id,
-								 "buyer_reservation_released", 1,
-								 "seller_reservation_released", 1,
-								 "message", "settled"));
+			reply_settled(request, settlement_id);
 			return request->reply.status == 200;
 		case LEDGER_INSUFFICIENT_BALANCE:
 			refuse(request, 422, "INSUFFICIENT_BALANCE", &stats->insufficient_balance, why);

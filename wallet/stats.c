@@ -15,6 +15,7 @@ static const struct
 	size_t		offset;
 }			counters[] =
 {
+	COUNTER("requests", "most_in_flight", most_in_flight),
 	COUNTER("requests", "settle", settle_requests),
 	COUNTER("requests", "lookup", lookup_requests),
 	COUNTER("requests", "admin", admin_requests),

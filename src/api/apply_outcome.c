@@ -132,5 +132,5 @@ settlement_apply_outcome(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("settlement.apply_outcome()");
 	apply_begin_transaction();
 	apply_batch(&row, 1);
-	PG_RETURN_TEXT_P(cstring_to_text(result_name(row.result)));
+	PG_RETURN_TEXT_P(cstring_to_text(row.kept ? "kept" : result_name(row.result)));
 }

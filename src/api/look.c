@@ -233,7 +233,7 @@ slot_state_name(SlotState state)
 
 /*
  * slot, pid, state, idle, stopping, in_flight, heartbeat, settled, failed,
- * started_at of each worker of this database.
+ * started_at, concurrency_limit of each worker of this database.
  */
 Datum
 settlement_list_workers(PG_FUNCTION_ARGS)
@@ -273,13 +273,15 @@ settlement_list_workers(PG_FUNCTION_ARGS)
 				TimestampTzGetDatum(heartbeat),
 				Int64GetDatum(pg_atomic_read_u64(&slot->settled)),
 				Int64GetDatum(pg_atomic_read_u64(&slot->failed)),
-				TimestampTzGetDatum(started_at)
+				TimestampTzGetDatum(started_at),
+				Int32GetDatum(pg_atomic_read_u32(&slot->concurrency_limit))
 			};
 			bool		null[lengthof(value)] = {false};
 
 			null[1] = pid == 0 || state == SLOT_ORPHANED;
 			null[6] = heartbeat == 0;
 			null[9] = started_at == 0;
+			null[10] = state != SLOT_RUNNING;
 			rows_put(&sink, value, null);
 		}
 	}

@@ -54,12 +54,17 @@ settlement_force_breaker(PG_FUNCTION_ARGS)
 {
 	bool		open = PG_GETARG_BOOL(0);
 	DbState    *db = my_database();
+	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(db->policy_lock, LW_EXCLUSIVE);
 	if (open)
-		breaker_force_open(&db->breaker, GetCurrentTimestamp());
+		breaker_force_open(&db->breaker, now);
 	else
-		breaker_force_close(&db->breaker, GetCurrentTimestamp());
+	{
+		if (db->breaker.state != BREAKER_CLOSED)
+			limiter_ramp(&db->limiter, now);
+		breaker_force_close(&db->breaker, now);
+	}
 	LWLockRelease(db->policy_lock);
 	shmem_wake_all_workers(db);
 	PG_RETURN_VOID();

@@ -15,12 +15,21 @@
  *
  * Reports of requests that were sent before it opened change nothing while it
  * is open: only the probe decides.
+ *
+ * An outage begins with the earliest request among those whose failures opened
+ * the breaker, and ends when it closes.  A set of poisonous trades opens it as well,
+ * and must be charged, or it would do so for ever.  What tells them apart: in an
+ * outage a probe fails too, with another trade; and an outage comes after many
+ * answers, while poisonous trades open it again soon after it has closed.
  */
 #include "policy/breaker.h"
 
 #include <string.h>
 
 #define PROBE_TIMEOUT_DEFAULT_MS	INT64_C(60000)
+
+/* A clock that is behind by more than this was set back. */
+#define CLOCK_BACK_US	INT64_C(1000000)
 
 /* Part of the open time that is spread, downwards. */
 #define OPEN_SPREAD		0.25
@@ -69,6 +78,20 @@ forget_counts(Breaker *b)
 	memset(b->suspect, 0, sizeof b->suspect);
 }
 
+static bool
+is_failure(BreakerSignal signal)
+{
+	return signal == SIGNAL_FAILED || signal == SIGNAL_SUSPECT ||
+		signal == SIGNAL_OPEN_NOW;
+}
+
+static void
+note_failure(Breaker *b, int64_t sent_us)
+{
+	if (b->failing_since_us == 0 || sent_us < b->failing_since_us)
+		b->failing_since_us = sent_us;
+}
+
 static void
 set_state(Breaker *b, BreakerState state, int64_t now_us)
 {
@@ -81,6 +104,14 @@ set_state(Breaker *b, BreakerState state, int64_t now_us)
 static void
 close_it(Breaker *b, int64_t now_us)
 {
+	if (b->probe_failed && b->sudden)
+	{
+		b->outage_from_us = b->failing_since_us;
+		b->outage_until_us = now_us;
+	}
+	b->probe_failed = false;
+	b->failing_since_us = 0;
+	b->answers = 0;
 	set_state(b, BREAKER_CLOSED, now_us);
 	forget_counts(b);
 	b->open_ms = 0;
@@ -102,7 +133,10 @@ open_it(Breaker *b, const BreakerPolicy *p, double random, int64_t now_us)
 	if (b->open_ms > max)
 		b->open_ms = max;
 	if (b->state == BREAKER_CLOSED)
+	{
 		b->times_opened++;
+		b->sudden = b->answers >= BREAKER_ANSWERS;
+	}
 	b->open_until_us = after_ms(now_us, b->open_ms -
 								(int64_t) ((double) b->open_ms * OPEN_SPREAD * random));
 	set_state(b, BREAKER_OPEN, now_us);
@@ -139,6 +173,9 @@ report_closed(Breaker *b, const BreakerPolicy *p, BreakerSignal signal,
 			break;
 		case SIGNAL_ANSWERED:
 			forget_counts(b);
+			b->failing_since_us = 0;
+			if (b->answers < BREAKER_ANSWERS)
+				b->answers++;
 			break;
 		case SIGNAL_FAILED:
 			if (b->failures_in_row < INT32_MAX)
@@ -160,6 +197,7 @@ void
 breaker_init(Breaker *b, int64_t now_us)
 {
 	memset(b, 0, sizeof *b);
+	b->answers = BREAKER_ANSWERS;	/* it may be down at the start */
 	b->changed_at_us = now_us;
 }
 
@@ -193,8 +231,11 @@ breaker_abandon_probe(Breaker *b)
 
 void
 breaker_report(Breaker *b, const BreakerPolicy *p, BreakerSignal signal,
-			   uint64_t trade_hash, bool is_probe, double random, int64_t now_us)
+			   uint64_t trade_hash, bool is_probe, double random, int64_t sent_us,
+			   int64_t now_us)
 {
+	if (is_failure(signal))
+		note_failure(b, sent_us);
 	if (b->manual)
 		return;
 	if (b->state == BREAKER_CLOSED)
@@ -204,15 +245,31 @@ breaker_report(Breaker *b, const BreakerPolicy *p, BreakerSignal signal,
 		if (signal == SIGNAL_ANSWERED)
 			close_it(b, now_us);
 		else
+		{
+			b->probe_failed = true;
 			open_it(b, p, random, now_us);
+		}
 	}
+}
+
+bool
+breaker_outage(const Breaker *b, int64_t *from_us, int64_t *until_us)
+{
+	bool		now = b->state != BREAKER_CLOSED && b->sudden && b->failing_since_us != 0;
+
+	*from_us = now ? b->failing_since_us : b->outage_from_us;
+	*until_us = now ? INT64_MAX : b->outage_until_us;
+	return now || b->outage_until_us != 0;
 }
 
 void
 breaker_force_open(Breaker *b, int64_t now_us)
 {
 	if (b->state == BREAKER_CLOSED)
+	{
 		b->times_opened++;
+		b->sudden = b->answers >= BREAKER_ANSWERS;
+	}
 	set_state(b, BREAKER_OPEN, now_us);
 	forget_counts(b);
 	b->manual = true;
@@ -237,7 +294,9 @@ breaker_wait_ms(const Breaker *b, const BreakerPolicy *p, int64_t now_us)
 		case BREAKER_CLOSED:
 			return 0;
 		case BREAKER_OPEN:
-			/* A clock set back must not lengthen it beyond one open time. */
+			/* A clock set back must not lengthen it: opened later than now. */
+			if (b->changed_at_us - now_us > CLOCK_BACK_US)
+				return 0;
 			end = after_ms(now_us, b->open_ms);
 			return ms_until(b->open_until_us < end ? b->open_until_us : end, now_us);
 		case BREAKER_HALF_OPEN:

@@ -25,6 +25,9 @@ typedef enum BreakerState
 /* How many different trades with SIGNAL_SUSPECT are told apart. */
 #define BREAKER_SUSPECTS_MAX	8
 
+/* Answers after which the next opening counts as an outage of its own. */
+#define BREAKER_ANSWERS		20
+
 typedef struct BreakerPolicy
 {
 	int			failures;		/* SIGNAL_FAILED in a row that open it; 0: never */
@@ -47,6 +50,13 @@ typedef struct Breaker
 	int64_t		probe_since_us; /* 0: no probe under way */
 	uint64_t	times_opened;
 	int64_t		changed_at_us;	/* last change of state */
+	int64_t		failing_since_us;	/* earliest send among the failures in a row, or
+									 * of those that opened it; 0: none */
+	int			answers;		/* since it closed, up to BREAKER_ANSWERS */
+	bool		sudden;			/* opened after that many answers */
+	bool		probe_failed;	/* since it opened: it is an outage */
+	int64_t		outage_from_us; /* the last outage: a request that was sent */
+	int64_t		outage_until_us;	/* ... between these belonged to it; 0: none */
 } Breaker;
 
 extern void breaker_init(Breaker *b, int64_t now_us);
@@ -61,10 +71,20 @@ extern int	breaker_allow(Breaker *b, const BreakerPolicy *p, int want,
 						  int64_t now_us, bool *probe);
 extern void breaker_abandon_probe(Breaker *b);
 
-/* Report one finished attempt.  trade_hash tells different trades apart. */
+/*
+ * Report one finished attempt, sent at sent_us.  trade_hash tells different
+ * trades apart.
+ */
 extern void breaker_report(Breaker *b, const BreakerPolicy *p,
-						   BreakerSignal signal, uint64_t trade_hash,
-						   bool is_probe, double random, int64_t now_us);
+						   BreakerSignal signal, uint64_t trade_hash, bool is_probe,
+						   double random, int64_t sent_us, int64_t now_us);
+
+/*
+ * The outage whose attempts are to be handed back: those sent from *from_us to
+ * *until_us.  While it is not closed the present one (*until_us INT64_MAX), else the
+ * last one that a failed probe confirmed.  False, and 0 to 0, when there was none.
+ */
+extern bool breaker_outage(const Breaker *b, int64_t *from_us, int64_t *until_us);
 
 /* By hand. */
 extern void breaker_force_open(Breaker *b, int64_t now_us);

@@ -1,13 +1,16 @@
 /*
  * limiter.h
- *	  How fast the wallet may be asked: a token bucket, and a hold that 429 and
- *	  Retry-After put on the wallet as a whole.  A plain struct in shared memory
- *	  (the caller holds the lock); the time is an argument.
+ *	  How fast the wallet may be asked: a token bucket, a hold that 429 and
+ *	  Retry-After put on the wallet as a whole, and a ramp after a hold or an
+ *	  outage.  A plain struct in shared memory (the caller holds the lock); the
+ *	  time is an argument.
  */
 #ifndef SETTLEMENT_POLICY_LIMITER_H
 #define SETTLEMENT_POLICY_LIMITER_H
 
 #include <stdint.h>
+
+#define RAMP_STEP_MS	INT64_C(100)
 
 typedef struct Limiter
 {
@@ -15,6 +18,10 @@ typedef struct Limiter
 	int64_t		filled_at_us;
 	int64_t		hold_until_us;
 	int64_t		hold_ms;		/* present length of a hold; grows, then resets */
+	int			ramp_left;		/* good answers until the ramp is over; 0: none */
+	int			ramp_starts;	/* requests that may start now, while on the ramp */
+	int			ramp_taken;		/* ... that were taken on it, and not returned */
+	int64_t		ramp_at_us;		/* when the last one was added */
 } Limiter;
 
 extern void limiter_init(Limiter *l, int64_t now_us);
@@ -35,6 +42,13 @@ extern void limiter_return(Limiter *l, int unused);
  */
 extern void limiter_slow_down(Limiter *l, int64_t retry_after_ms, int64_t now_us);
 extern void limiter_relax(Limiter *l, int64_t now_us);
+
+/*
+ * The wallet is back after an outage: begin with few requests, as after a hold.
+ * Each good answer lets two more start, so that they double per round trip as in
+ * TCP's slow start; without answers one more starts each RAMP_STEP_MS.
+ */
+extern void limiter_ramp(Limiter *l, int64_t now_us);
 
 /* ms until limiter_take may give one. */
 extern int64_t limiter_wait_ms(const Limiter *l, double rate, int64_t now_us);

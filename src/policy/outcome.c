@@ -42,6 +42,8 @@
  * keys are answered meanwhile.  Without it one trade that alone draws a 3xx
  * would open the breaker for ever; in an outage nothing is charged anyway.
  * Why 429 is no sign of life: a proxy says it too, before a dead wallet.
+ * Why 503 with Retry-After slows all: it names a time at which the service, not
+ * the trade, will be available (RFC 9110, 15.6.4).  It is a failure besides.
  * Why an unknown code in a good reply is SUSPECT: one user's trades may draw it
  * while the wallet works; when all trades draw it the contract is broken.
  */
@@ -230,6 +232,8 @@ outcome_of_settle(const AttemptFacts *f)
 	Verdict		v = f->transport == TRANSPORT_OK ? of_reply(f) : of_transport(f);
 
 	v.retry_after_ms = f->retry_after_ms < 0 ? -1 : f->retry_after_ms;
+	if (f->http_status == 503 && v.retry_after_ms > 0)
+		v.slow_down = true;
 	return v;
 }
 

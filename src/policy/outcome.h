@@ -91,7 +91,8 @@ typedef struct Verdict
 	bool		definite;		/* this key got a definite answer */
 	bool		chargeable;		/* may be charged to the trade, if the wallet
 								 * is otherwise alive */
-	bool		slow_down;		/* 425, 429: slow the wallet as a whole */
+	bool		slow_down;		/* 425, 429, 503 with Retry-After: slow the wallet
+								 * as a whole */
 	BreakerSignal signal;
 	int64_t		retry_after_ms; /* -1: none */
 	const char *error_class;	/* static; NULL for OUTCOME_SETTLED */

@@ -186,7 +186,12 @@ static void
 apply_rows(ApplyRow **rows, int n)
 {
 	for (int i = 0; i < n; i++)
+	{
 		rows[i]->result = APPLY_GONE;
+		rows[i]->contradiction = NULL;
+		rows[i]->details = NULL;
+		rows[i]->kept = false;
+	}
 	qsort(rows, n, sizeof(ApplyRow *), compare_rows);
 	for (int start = 0, end; start < n; start = end)
 	{

@@ -19,6 +19,9 @@ typedef enum ApplyResult
 	APPLY_ERROR					/* user code raised: apply_batch_safely only */
 } ApplyResult;
 
+/* Columns that say what was paid: COLUMN_SYMBOL to COLUMN_SELLER_FEE. */
+#define N_CONTENT			9
+
 /* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
 typedef struct ApplyRow
 {
@@ -34,7 +37,18 @@ typedef struct ApplyRow
 	TimestampTz settled_at;		/* 0: leave */
 	int			attempts;
 	const char *error;			/* NULL: set to NULL */
+	const char *const *content; /* N_CONTENT texts of what was sent, amounts in
+								 * their shortest form; NULL: not compared */
 	ApplyResult result;			/* out */
+
+	/*
+	 * Out, with APPLY_DONE: what the row says against the outcome, for
+	 * settlement.discrepancies; NULL: nothing.  Lives as long as the transaction.
+	 */
+	const char *contradiction;	/* kind */
+	const char *details;		/* JSON */
+	bool		kept;			/* the row went on saying SETTLED or REVERSED,
+								 * against the outcome */
 } ApplyRow;
 
 /*

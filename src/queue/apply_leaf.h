@@ -133,7 +133,15 @@ extern void outcome_null(ApplyLeaf *leaf, OutcomeColumn *column);
 extern bool leaf_find(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how);
 extern void leaf_end_searches(ApplyLeaf *leaf);
 
+/*
+ * Note in row what its trade row, in leaf->old, contradicts: content that was
+ * changed since; or a final status that the outcome does not replace.
+ */
+extern void leaf_compare_content(ApplyLeaf *leaf, ApplyRow *row);
+extern void leaf_keep_status(ApplyRow *row, const char *status,
+							 const char *settlement_id);
+
 /* Find row and write its outcome.  APPLY_GONE: it is not on this leaf. */
-extern ApplyResult leaf_apply(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how);
+extern ApplyResult leaf_apply(ApplyLeaf *leaf, ApplyRow *row, SearchBy how);
 
 #endif

@@ -91,23 +91,53 @@ same_error(ApplyLeaf *leaf, const ApplyRow *row)
 	return strcmp(error, row->error) == 0;
 }
 
+static void
+check_reversal(const ApplyRow *row, const char *status)
+{
+	if (status != NULL &&
+		(strcmp(status, "SETTLED") == 0 || strcmp(status, "REVERSED") == 0))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot reverse trade \"%s\"", row->trade_id ? row->trade_id : ""),
+			 errdetail("Its row says %s, and only a SETTLED trade can be reversed.",
+					   status ? status : "nothing"),
+			 errhint("Find out first what the wallet did: settlement.lookup() or settlement.resolve().")));
+}
+
+/* SETTLED, but by hand: it does not say under which id. */
+static bool
+lacks_id(ApplyLeaf *leaf, const ApplyRow *row, const char *settlement_id)
+{
+	return leaf->settlement_id.attno != 0 && settlement_id == NULL &&
+		row->settlement_id != NULL && strcmp(row->status, "SETTLED") == 0;
+}
+
 /*
  * Does the row say this already, or something that is newer?  Outcomes may
  * arrive late (settlement.unapplied), so: only REVERSED leaves SETTLED, nothing
  * leaves REVERSED, and a state of fewer attempts than the row's is an old one.
+ * What is not SETTLED cannot be reversed: of an UNKNOWN trade nobody knows
+ * whether there is anything to take back.
  */
 static bool
-is_written(ApplyLeaf *leaf, const ApplyRow *row)
+is_written(ApplyLeaf *leaf, ApplyRow *row)
 {
 	char	   *status = present_text(leaf, &leaf->status);
-	char	   *settlement_id;
+	char	   *settlement_id = present_text(leaf, &leaf->settlement_id);
 
+	if (strcmp(row->status, "REVERSED") == 0)
+		check_reversal(row, status);
 	if (status == NULL)
 		return false;
-	if (strcmp(status, "REVERSED") == 0)
+	if (strcmp(status, "REVERSED") == 0 ||
+		(strcmp(status, "SETTLED") == 0 && strcmp(row->status, "REVERSED") != 0 &&
+		 !lacks_id(leaf, row, settlement_id)))
+	{
+		leaf_keep_status(row, status,
+						 leaf->settlement_id.attno == 0 ? row->settlement_id : settlement_id);
 		return true;
-	if (strcmp(status, "SETTLED") == 0)
-		return strcmp(row->status, "REVERSED") != 0;
+	}
 	if (strcmp(row->status, "SETTLED") == 0 || strcmp(row->status, "REVERSED") == 0)
 		return false;
 	if (row->attempts < present_attempts(leaf))
@@ -116,7 +146,6 @@ is_written(ApplyLeaf *leaf, const ApplyRow *row)
 		return false;
 	if (row->settlement_id == NULL)
 		return same_error(leaf, row);
-	settlement_id = present_text(leaf, &leaf->settlement_id);
 	return settlement_id != NULL && strcmp(settlement_id, row->settlement_id) == 0;
 }
 
@@ -211,7 +240,7 @@ update_row(ApplyLeaf *leaf, const ApplyRow *row)
 }
 
 static ApplyResult
-find_and_write(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
+find_and_write(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	for (int i = 0; i < MAX_TRIES; i++)
 	{
@@ -224,6 +253,7 @@ find_and_write(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
 		switch (lock_row(leaf))
 		{
 			case ROW_LOCKED:
+				leaf_compare_content(leaf, row);
 				return update_row(leaf, row);
 			case ROW_BUSY:
 				return APPLY_LOCKED;
@@ -236,7 +266,7 @@ find_and_write(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
 }
 
 ApplyResult
-leaf_apply(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
+leaf_apply(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
 	ApplyResult result;

@@ -26,6 +26,7 @@
 #include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
+#include "shared/clock.h"
 
 #define MAX_ASIDE	512			/* rows put aside per turn */
 
@@ -65,10 +66,12 @@ static Statement delete_rows = {
 	"DELETE FROM settlement.queue WHERE id = ANY ($1)", 1, {INT8ARRAYOID}
 };
 
+/* Only under the identity that identity.c has judged: a restore may replace it. */
 static Statement insert_claim = {
 	"INSERT INTO settlement.claims (boot, token, slot, claimed_at, format, ids) "
-	"VALUES ($1, $2, $3, $4, $5, $6)",
-	6, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID}
+	"SELECT $1, $2, $3, $4, $5, $6 FROM settlement.identity i "
+	"WHERE i.epoch = $7 AND i.written_by = i.xmin",
+	7, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, INT8OID}
 };
 
 static Statement delete_claims = {
@@ -95,7 +98,7 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
  * pause or an outage: it must not be sent again without a look-up.
  */
 static bool
-is_expired(TupleTableSlot *row, TimestampTz now)
+is_expired(TupleTableSlot *row)
 {
 	bool		isnull;
 	Datum		first_sent;
@@ -104,7 +107,7 @@ is_expired(TupleTableSlot *row, TimestampTz now)
 		DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull)))
 		return false;
 	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
-	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent), now);
+	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent));
 }
 
 static RowVerdict
@@ -116,7 +119,7 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	MemoryContext old;
 	TimestampTz until = visit->now;
 
-	if (is_paused(row, visit->now, &until) || is_expired(row, visit->now))
+	if (is_paused(row, visit->now, &until) || is_expired(row))
 	{
 		if (claim->n_outgoing >= MAX_ASIDE)
 			return ROW_STOP;
@@ -192,12 +195,12 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 }
 
 static void
-write_claim(Claim *claim, int slot, FlightPool *pool, int format)
+write_claim(DbState *db, Claim *claim, int slot, FlightPool *pool, int format)
 {
 	OpenClaim  *open;
 	int64	   *ids = palloc(sizeof(int64) * claim->n);
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[6];
+	TimestampTz now = clock_latest();	/* may become first_sent_at */
+	Datum		values[7];
 
 	open = MemoryContextAllocZero(pool->context, sizeof(OpenClaim));
 	open->token = pg_atomic_fetch_add_u64(&settlement_shared->next_token, 1);
@@ -214,7 +217,15 @@ write_claim(Claim *claim, int slot, FlightPool *pool, int format)
 	values[3] = TimestampTzGetDatum(now);
 	values[4] = Int32GetDatum(format);
 	values[5] = int8_array(ids, claim->n);
+	values[6] = Int64GetDatum((int64) pg_atomic_read_u64(&db->epoch));
 	statement_run(&insert_claim, values);
+	if (SPI_processed != 1)
+	{
+		pg_atomic_write_u32(&db->send_state, SEND_STARTING);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("settlement.identity has changed: nothing is claimed before it is looked at again")));
+	}
 }
 
 void
@@ -247,7 +258,7 @@ claim_trades(DbState *db, int slot, FlightPool *pool, const WalletClient *client
 	if (result->n > 0)
 	{
 		key_prepare(result->flights, result->n, client);
-		write_claim(result, slot, pool, wallet_request_format(client));
+		write_claim(db, result, slot, pool, wallet_request_format(client));
 	}
 	SPI_finish();
 }

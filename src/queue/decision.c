@@ -12,16 +12,31 @@
 
 #include "policy/retry.h"
 #include "queue/decision.h"
+#include "shared/clock.h"
 #include "shared/settings.h"
 
 /* A look-up that cannot help now is repeated, seldom. */
 #define LOOKUP_RETRY_MS		INT64_C(60000)
 
+/*
+ * By clock_latest(), as claims are written, so that a clock that is set back does
+ * not make the window longer.  A first send that lies ahead even of that was
+ * written before the server started, by a clock that was set back since: how long
+ * ago it was nobody knows, so it counts as long ago.  due.c makes that last
+ * (-infinity), or it would end when the clock comes by again.
+ */
 bool
-past_idempotency_window(TimestampTz first_sent_at, TimestampTz now)
+past_idempotency_window(TimestampTz first_sent_at)
 {
-	return first_sent_at != 0 &&
-		now - first_sent_at > (int64) settlement_idempotency_window * USECS_PER_SEC;
+	TimestampTz now;
+
+	if (first_sent_at == 0)
+		return false;
+	now = clock_latest();
+	if (TIMESTAMP_NOT_FINITE(first_sent_at) ||
+		first_sent_at - now > (int64) CLOCK_TOLERANCE_MS * 1000)
+		return true;
+	return now - first_sent_at > (int64) settlement_idempotency_window * USECS_PER_SEC;
 }
 
 static TimestampTz

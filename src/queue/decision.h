@@ -34,7 +34,7 @@ typedef struct Decision
 extern Decision decide(const TradeFlight *flight, bool rejection_is_final,
 					   double random);
 
-/* Is the trade past the time for which the wallet remembers its key? */
-extern bool past_idempotency_window(TimestampTz first_sent_at, TimestampTz now);
+/* Is the trade past the time for which the wallet remembers its key?  Asks the clock. */
+extern bool past_idempotency_window(TimestampTz first_sent_at);
 
 #endif

@@ -8,7 +8,14 @@
  *
  * Charging: whether a failed attempt was the trade's own fault is known only
  * now.  The attempt counts if another key got a definite answer since it was
- * sent; its own key did not, or the row would not be here.
+ * sent; its own key did not, or the row would not be here.  Attempts of an outage
+ * are handed back, also those that the wallet's last and first answers enclose.
+ *
+ * Times in these rows are of the wall clock, which people set.  Waiting counts
+ * towards pending_timeout only as far as it was meant, so that a clock set forward
+ * adds nothing; what a clock set back would let wait is made due by
+ * due_clock_set_back(); the idempotency window is measured by clock_latest(), and
+ * a first send ahead even of that becomes -infinity, so that it stays passed.
  */
 #include "postgres.h"
 
@@ -23,6 +30,7 @@
 #include "queue/facts.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
+#include "shared/clock.h"
 #include "shared/settings.h"
 
 #define HELD_MS		100			/* due rows that others hold are tried again */
@@ -31,13 +39,15 @@
 	"enqueued_at, attached_id, leaf, attempts, generation, now_charged, crashes, " \
 	"format, maybe_executed, fate = 'lookup' OR lookup_first, trade_tid, trade_id, row_key, symbol, " \
 	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, " \
-	"quote_amount, buyer_fee, seller_fee, trace_id, first_sent_at, now_pending, " \
+	"quote_amount, buyer_fee, seller_fee, trace_id, now_first_sent, now_pending, " \
 	"fingerprint"
 
 /*
  * $1 now  $2 limit  $3 time of the last definite answer  $4 charge everything
  * $5 max_attempts  $6 pending_timeout in ms  $7 start of the idempotency window
  * $8 the wallet can be asked  $9 crashes that are too many
+ * $10 what no first send of this server start can lie beyond (clock_latest)
+ * $11, $12 attempts sent between these belonged to an outage
  *
  * Pauses are held as pauses_hold() does: resume() waits, and then sees the rows
  * that were put aside; one that it is deleting at this moment is over.
@@ -47,14 +57,16 @@ static Statement move_due = {
 	"due AS MATERIALIZED ("
 	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
 	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
-	"   OR (d.chargeable AND $3 > d.last_sent_at))::int AS now_charged,"
+	"   OR (d.chargeable AND $3 > d.last_sent_at AND NOT d.last_sent_at BETWEEN $11 AND $12))::int AS now_charged,"
 	"  COALESCE(d.pending_ms, 0) + CASE WHEN d.reason = 'pending' AND $3 > d.last_sent_at"
-	"   THEN (EXTRACT(epoch FROM $1 - d.last_sent_at) * 1000)::int8 ELSE 0 END AS now_pending,"
-	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND d.first_sent_at < $7 AS expired, d.lookup_first"
+	"   THEN GREATEST((EXTRACT(epoch FROM LEAST($1, d.retry_at) - d.last_sent_at) * 1000)::int8, 0) ELSE 0 END AS now_pending,"
+	"  CASE WHEN d.first_sent_at > $10 THEN '-infinity' ELSE d.first_sent_at END AS now_first_sent,"
+	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND (d.first_sent_at < $7 OR d.first_sent_at > $10) AS expired,"
+	"  d.lookup_first"
 	" FROM settlement.deferred d LEFT JOIN p"
 	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
 	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
-	"fated AS (SELECT id, paused_until, now_charged, now_pending, CASE"
+	"fated AS (SELECT id, paused_until, now_charged, now_pending, now_first_sent, CASE"
 	"  WHEN paused THEN 'pause'"
 	"  WHEN now_charged >= $5 AND reason <> 'needs_lookup' THEN 'dlq'"
 	"  WHEN now_pending >= $6 THEN 'dlq'"
@@ -64,10 +76,10 @@ static Statement move_due = {
 	"held AS (UPDATE settlement.deferred d SET"
 	"  retry_at = CASE f.fate WHEN 'pause' THEN COALESCE(f.paused_until, 'infinity') ELSE 'infinity' END,"
 	"  reason = CASE f.fate WHEN 'pause' THEN 'paused' ELSE 'needs_lookup' END, charged = f.now_charged,"
-	"  pending_ms = f.now_pending, chargeable = false"
+	"  pending_ms = f.now_pending, first_sent_at = f.now_first_sent, chargeable = false"
 	"  FROM fated f WHERE d.id = f.id AND f.fate IN ('pause', 'hold') RETURNING 1), "
 	"gone AS (DELETE FROM settlement.deferred d USING fated f"
-	"  WHERE d.id = f.id AND f.fate IN ('queue', 'lookup', 'dlq') RETURNING d.*, f.fate, f.now_charged, f.now_pending), "
+	"  WHERE d.id = f.id AND f.fate IN ('queue', 'lookup', 'dlq') RETURNING d.*, f.fate, f.now_charged, f.now_pending, f.now_first_sent), "
 	"queued AS (INSERT INTO settlement.queue (" FACT_COLUMNS ")"
 	"  SELECT " FACTS_ON " FROM gone WHERE fate IN ('queue', 'lookup') RETURNING 1), "
 	"dead AS (INSERT INTO settlement.dlq (status, class, code, http_status, message, " FACT_COLUMNS ")"
@@ -80,7 +92,20 @@ static Statement move_due = {
 	"UNION ALL SELECT NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
 	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
 	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
-	9, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID}
+	12, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/*
+ * Waits for a time that a clock ahead of ours has written.  A pause has an end of
+ * somebody's choice, and a redrive that is spread over time bears no such time.
+ */
+static Statement bring_back = {
+	"WITH r AS (SELECT id FROM settlement.deferred"
+	"  WHERE retry_at > $2 AND retry_at < 'infinity' AND reason <> 'paused'"
+	"  AND GREATEST(last_sent_at, first_sent_at, enqueued_at) > $2 LIMIT $3 FOR UPDATE SKIP LOCKED) "
+	"UPDATE settlement.deferred d SET retry_at = $1 FROM r WHERE d.id = r.id",
+	3, {TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
 };
 
 static Statement next_due = {
@@ -166,11 +191,23 @@ put_off(DbState *db, TimestampTz now)
 									   (uint64) TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HELD_MS));
 }
 
+/* PG_INT64_MAX is the timestamp infinity. */
+static void
+outage(DbState *db, TimestampTz *from, TimestampTz *until)
+{
+	LWLockAcquire(db->policy_lock, LW_SHARED);
+	(void) breaker_outage(&db->breaker, from, until);
+	LWLockRelease(db->policy_lock);
+}
+
 void
 due_move(DbState *db, int max, Due *due)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[9];
+	TimestampTz latest = clock_latest();
+	Datum		values[12];
+	TimestampTz from;
+	TimestampTz until;
 	bool		none;
 
 	values[0] = TimestampTzGetDatum(now);
@@ -179,9 +216,13 @@ due_move(DbState *db, int max, Due *due)
 	values[3] = BoolGetDatum(settlement_dead_letter_on_outage);
 	values[4] = Int32GetDatum(settlement_max_attempts);
 	values[5] = Int64GetDatum((int64) settlement_pending_timeout);
-	values[6] = TimestampTzGetDatum(now - (int64) settlement_idempotency_window * USECS_PER_SEC);
+	values[6] = TimestampTzGetDatum(latest - (int64) settlement_idempotency_window * USECS_PER_SEC);
 	values[7] = BoolGetDatum(settlement_wallet_lookup);
 	values[8] = Int32GetDatum(MAX_CRASHES);
+	values[9] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(latest, CLOCK_TOLERANCE_MS));
+	outage(db, &from, &until);
+	values[10] = TimestampTzGetDatum(from);
+	values[11] = TimestampTzGetDatum(until);
 	SPI_connect();
 	statement_run(&move_due, values);
 	none = result_int8(0, 1) == 0;
@@ -193,6 +234,23 @@ due_move(DbState *db, int max, Due *due)
 	SPI_finish();
 	if (none)
 		put_off(db, now);
+}
+
+int
+due_clock_set_back(int max)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum		values[3];
+	int			n;
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, CLOCK_TOLERANCE_MS));
+	values[2] = Int32GetDatum(max);
+	SPI_connect();
+	statement_run(&bring_back, values);
+	n = (int) SPI_processed;
+	SPI_finish();
+	return n;
 }
 
 void

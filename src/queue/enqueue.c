@@ -10,8 +10,8 @@
  * no code of a user runs with more rights than the user's.
  *
  * Takes ROW EXCLUSIVE on the tables it inserts into, to the end of the
- * transaction, as INSERT does.  Indexes of these tables must have neither
- * expressions nor predicates (CatalogTupleInsert).
+ * transaction, as INSERT does.  Indexes of queue must have neither expressions
+ * nor predicates (CatalogTupleInsert); the other tables may have any.
  */
 #include "postgres.h"
 
@@ -22,11 +22,14 @@
 #include "catalog/indexing.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "pgver.h"
 #include "queue/announce.h"
 #include "queue/attachment.h"
 #include "queue/catalog.h"
@@ -86,9 +89,9 @@ row_set_text(RowBuffer *row, AttrNumber attno, const char *value)
 	row_set(row, attno, CStringGetTextDatum(value));
 }
 
-/* Insert into one of our tables and its indexes, below privileges. */
+/* Insert into queue and its index, below privileges: the hot path. */
 static void
-row_insert(Oid relid, RowBuffer *row)
+row_insert_queue(Oid relid, RowBuffer *row)
 {
 	Relation	rel = table_open(relid, RowExclusiveLock);
 	HeapTuple	tuple;
@@ -98,6 +101,37 @@ row_insert(Oid relid, RowBuffer *row)
 	tuple = heap_form_tuple(RelationGetDescr(rel), row->value, row->isnull);
 	CatalogTupleInsert(rel, tuple);
 	heap_freetuple(tuple);
+	table_close(rel, NoLock);
+}
+
+/*
+ * Insert into one of the other tables, below privileges: with their partial
+ * indexes and generated columns, as the executor does it.
+ */
+static void
+row_insert(Oid relid, RowBuffer *row)
+{
+	Relation	rel = table_open(relid, RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *relinfo = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			n = RelationGetNumberOfAttributes(rel);
+
+	if (n > MAX_COLUMNS)
+		elog(ERROR, "relation \"%s\" has too many columns", RelationGetRelationName(rel));
+	InitResultRelInfo(relinfo, rel, 1, NULL, 0);
+	set_result_relation_compat(estate, relinfo);
+	ExecOpenIndices(relinfo, false);
+	memcpy(slot->tts_values, row->value, n * sizeof(Datum));
+	memcpy(slot->tts_isnull, row->isnull, n * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	if (RelationGetDescr(rel)->constr && RelationGetDescr(rel)->constr->has_generated_stored)
+		ExecComputeStoredGenerated_compat(relinfo, estate, slot);
+	simple_table_tuple_insert(rel, slot);
+	(void) ExecInsertIndexTuples_compat(relinfo, slot, estate);
+	ExecCloseIndices(relinfo);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
 	table_close(rel, NoLock);
 }
 
@@ -136,7 +170,7 @@ write_queue(const SettlementCatalog *catalog, const Trade *trade)
 	row_init(&row);
 	row_set(&row, Anum_queue_id, Int64GetDatum(announce_next_id(catalog->queue_id_seq, true)));
 	set_facts(&row, 0, trade, false);
-	row_insert(catalog->queue, &row);
+	row_insert_queue(catalog->queue, &row);
 }
 
 /* A trade that may have been sent before: ask the wallet first. */

@@ -78,7 +78,8 @@ enum
 	Anum_dlq_died_at,
 	Anum_dlq_final_rejection,
 	Dlq_facts_offset = Anum_dlq_final_rejection + 1 - Anum_queue_enqueued_at,
-	Natts_dlq = Natts_queue + Dlq_facts_offset
+	Anum_dlq_safe_to_discard = Natts_queue + Dlq_facts_offset + 1,	/* generated */
+	Natts_dlq = Anum_dlq_safe_to_discard
 };
 
 /* Attribute numbers of settlement.unapplied. */
@@ -100,7 +101,8 @@ enum
 	Anum_unapplied_settled_at,
 	Anum_unapplied_attempts,
 	Anum_unapplied_error,
-	Natts_unapplied = Anum_unapplied_error
+	Anum_unapplied_content,
+	Natts_unapplied = Anum_unapplied_content
 };
 
 #endif

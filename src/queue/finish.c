@@ -19,6 +19,7 @@
 
 #include "pgver.h"
 #include "queue/apply.h"
+#include "queue/discrepancy.h"
 #include "queue/ending.h"
 #include "queue/frontier.h"
 #include "queue/key.h"
@@ -47,6 +48,7 @@ fill_apply_row(ApplyRow *row, const Ending *ending)
 	row->settled_at = settled ? flight->answered_at : 0;
 	row->attempts = ending->decision.attempts;
 	row->error = ending->error;
+	row->content = flight_content(flight);
 }
 
 /* Rows whose trade row could not be written now wait in unapplied. */
@@ -77,7 +79,10 @@ write_trade_rows(Finish *finish, Ending *endings)
 	if (finish->evidence_only)
 		finish->n_unapplied += unapplied_record(rows, n, NULL);
 	else if (apply_batch_safely(rows, n, &error))
+	{
 		keep_unapplied(finish, rows, n);
+		discrepancies_record(rows, n);
+	}
 	else
 		finish->n_unapplied += unapplied_record(rows, n, NULL);
 }
@@ -103,6 +108,7 @@ make_endings(Finish *finish)
 
 	for (int i = 0; i < finish->n; i++)
 	{
+		handled_begin(finish->flights[i]->queue_id);
 		endings[i].flight = finish->flights[i];
 		endings[i].decision = decide(finish->flights[i],
 									 wallet_rejection_is_final(finish->client),
@@ -114,6 +120,7 @@ make_endings(Finish *finish)
 			endings[i].decision.format = finish->flights[i]->format;
 		}
 		endings[i].error = error_text(&endings[i]);
+		handled_end();
 	}
 	return endings;
 }
@@ -169,6 +176,18 @@ log_ending(const Ending *ending)
 						   flight->result.duration_us / 1000.0)));
 }
 
+/* What was not ours any more, but is settled. */
+static void
+settle_late(Finish *finish, Ending *endings)
+{
+	TradeFlight **late = palloc(sizeof(TradeFlight *) * finish->n);
+
+	for (int i = 0; i < finish->n; i++)
+		if (!endings[i].mine && endings[i].decision.fate == FATE_SETTLED)
+			late[finish->n_late++] = endings[i].flight;
+	finish->n_removed += late_settlements(late, finish->n_late);
+}
+
 void
 finish_trades(DbState *db, int slot, Finish *finish)
 {
@@ -180,12 +199,7 @@ finish_trades(DbState *db, int slot, Finish *finish)
 	SPI_connect();
 	evidence_record(finish, endings);
 	attempts_record(slot, endings, finish->n);
-	for (int i = 0; i < finish->n; i++)
-		if (!endings[i].mine && endings[i].decision.fate == FATE_SETTLED)
-		{
-			finish->n_removed += late_settlement(endings[i].flight);
-			finish->n_late++;
-		}
+	settle_late(finish, endings);
 	write_trade_rows(finish, endings);
 	SPI_finish();
 	count_endings(finish, endings);

@@ -15,6 +15,7 @@
 
 #include "pgver.h"
 #include "policy/idempotency.h"
+#include "queue/apply.h"
 #include "queue/facts.h"
 #include "queue/flight.h"
 
@@ -234,6 +235,24 @@ flight_read(TradeFlight *flight, TupleTableSlot *row, MemoryContext context)
 	flight->sent_at = 0;
 	flight->answered_at = 0;
 	flight->verb = flight->lookup_first ? WALLET_LOOKUP : WALLET_SETTLE;
+}
+
+const char *const *
+flight_content(const TradeFlight *flight)
+{
+	const WalletTrade *wire = &flight->wire;
+	const char **content = palloc(sizeof(char *) * N_CONTENT);
+
+	content[COLUMN_SYMBOL - COLUMN_SYMBOL] = flight->symbol;
+	content[COLUMN_BUYER_ID - COLUMN_SYMBOL] = wire->buyer_id;
+	content[COLUMN_SELLER_ID - COLUMN_SYMBOL] = wire->seller_id;
+	content[COLUMN_BUYER_ORDER_ID - COLUMN_SYMBOL] = wire->buyer_order_id;
+	content[COLUMN_SELLER_ORDER_ID - COLUMN_SYMBOL] = wire->seller_order_id;
+	content[COLUMN_PRICE - COLUMN_SYMBOL] = wire->price;
+	content[COLUMN_QUANTITY - COLUMN_SYMBOL] = wire->base_amount;
+	content[COLUMN_BUYER_FEE - COLUMN_SYMBOL] = wire->buyer_fee;
+	content[COLUMN_SELLER_FEE - COLUMN_SYMBOL] = wire->seller_fee;
+	return content;
 }
 
 FlightPool *

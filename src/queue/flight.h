@@ -90,6 +90,9 @@ typedef struct TradeFlight
 extern void flight_read(TradeFlight *flight, TupleTableSlot *row,
 						MemoryContext context);
 
+/* What was sent, as ApplyRow.content wants it; palloc'ed. */
+extern const char *const *flight_content(const TradeFlight *flight);
+
 /* Flights of a worker: as many as it may have in flight, re-used. */
 typedef struct FlightPool
 {

@@ -3,7 +3,8 @@
  *	  The clone fence: is this the one database that may send?
  *
  * settlement.identity says which one that is: the system identifier, the
- * database, the place where its files are, and the timeline that its WAL was on.
+ * database, the place where its files are, the timeline that its WAL was on, and
+ * which transaction wrote that.
  */
 #ifndef SETTLEMENT_QUEUE_IDENTITY_H
 #define SETTLEMENT_QUEUE_IDENTITY_H
@@ -22,8 +23,11 @@ extern SendState identity_check(DbState *db);
 /* Why the last identity_check of this process fenced; NULL if it did not. */
 extern const char *identity_reason(void);
 
-/* What identity_check would complain of; NULL = nothing.  Changes nothing. */
-extern const char *identity_problem(void);
+/*
+ * What identity_check would complain of, and what to do about it; NULL =
+ * nothing.  Changes nothing.
+ */
+extern const char *identity_problem(const char **hint);
 
 /* The wallet has seen a higher epoch than this one that we sent. */
 extern void identity_epoch_refused(DbState *db, uint64 epoch);
@@ -31,11 +35,8 @@ extern void identity_epoch_refused(DbState *db, uint64 epoch);
 /* Has the epoch been raised since it was refused? */
 extern bool identity_epoch_raised(DbState *db);
 
-/*
- * The place: a hash of settlement.site_file, or of this machine and the data
- * directory.  NULL, and *problem says why, when that cannot be told.  Palloc'ed.
- */
-extern char *identity_place(const char **problem);
+/* The epoch to send with after a promotion or adopt(): higher, and like no other's. */
+extern int64 identity_next_epoch(int64 former);
 
 /* The timeline that this server writes; not during recovery. */
 extern TimeLineID identity_timeline(void);

@@ -83,9 +83,11 @@ key_prepare(TradeFlight **flights, int n, const WalletClient *client)
 			flight->local_class = "not_attached";
 			continue;
 		}
+		handled_begin(flight->queue_id);
 		idempotency_key(source, flight->wire.trade_id, flight->generation,
 						flight->key);
 		check_resend(flight, client);
+		handled_end();
 	}
 }
 

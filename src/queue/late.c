@@ -16,13 +16,22 @@
 #include "queue/statement.h"
 #include "queue/unapplied.h"
 
+/*
+ * A row that is moved while a statement looks is where its snapshot does not
+ * show it: the statement waits for who moves it and finds it gone.  The next one
+ * sees where it went.
+ */
+#define LOOKS		3
+
+/* The queue has no index by trade id: it is read through once for all of them. */
 static Statement remove_everywhere = {
-	"WITH q AS (DELETE FROM settlement.queue WHERE trade_id = $2 AND attached_id = $1 RETURNING 1), "
-	"f AS (DELETE FROM settlement.deferred WHERE trade_id = $2 AND attached_id = $1 RETURNING 1), "
-	"d AS (DELETE FROM settlement.dlq WHERE trade_id = $2 AND attached_id = $1 RETURNING 1) "
-	"SELECT (SELECT pg_catalog.count(*) FROM q), (SELECT pg_catalog.count(*) FROM f), "
-	"(SELECT pg_catalog.count(*) FROM d)",
-	2, {INT4OID, TEXTOID}
+	"WITH c AS (SELECT * FROM unnest($1::int4[], $2::text[]) AS c(a, t)), "
+	"q AS (DELETE FROM settlement.queue q WHERE q.trade_id = ANY ($2) "
+	"AND EXISTS (SELECT FROM c WHERE c.t = q.trade_id AND c.a = q.attached_id) RETURNING 1), "
+	"f AS (DELETE FROM settlement.deferred f USING c WHERE f.trade_id = c.t AND f.attached_id = c.a), "
+	"d AS (DELETE FROM settlement.dlq d USING c WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"SELECT pg_catalog.count(*) FROM q",
+	2, {INT4ARRAYOID, TEXTARRAYOID}
 };
 
 static Statement record_discrepancy = {
@@ -35,23 +44,17 @@ static Statement record_discrepancy = {
 	4, {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
 };
 
-int64
-late_settlement(const TradeFlight *flight)
+static void
+record_settled(const TradeFlight *flight)
 {
 	ApplyRow	row = {0};
 	Datum		values[4];
-	int64		from_queue;
 
 	values[0] = Int32GetDatum(flight->attached_id);
 	values[1] = CStringGetTextDatum(flight->wire.trade_id);
-	statement_run(&remove_everywhere, values);
-	from_queue = result_int8(0, 1);
-	if (from_queue + result_int8(0, 2) + result_int8(0, 3) == 0)
-	{
-		values[2] = CStringGetTextDatum(flight->result.settlement_id);
-		values[3] = TimestampTzGetDatum(flight->claimed_at);
-		statement_run(&record_discrepancy, values);
-	}
+	values[2] = CStringGetTextDatum(flight->result.settlement_id);
+	values[3] = TimestampTzGetDatum(flight->claimed_at);
+	statement_run(&record_discrepancy, values);
 
 	row.attached_id = flight->attached_id;
 	row.leaf = flight->leaf;
@@ -63,6 +66,33 @@ late_settlement(const TradeFlight *flight)
 	row.settlement_id = flight->result.settlement_id;
 	row.settled_at = flight->answered_at;
 	row.attempts = flight->attempts + 1;
+	row.content = flight_content(flight);
 	unapplied_record(&row, 1, NULL);
+}
+
+int64
+late_settlements(TradeFlight *const *flights, int n)
+{
+	int		   *attached = palloc(sizeof(int) * Max(n, 1));
+	const char **ids = palloc(sizeof(char *) * Max(n, 1));
+	int64		from_queue = 0;
+	Datum		values[2];
+
+	if (n == 0)
+		return 0;
+	for (int i = 0; i < n; i++)
+	{
+		attached[i] = flights[i]->attached_id;
+		ids[i] = flights[i]->wire.trade_id;
+	}
+	values[0] = int4_array(attached, n);
+	values[1] = text_array(ids, n);
+	for (int look = 0; look < LOOKS; look++)
+	{
+		statement_run(&remove_everywhere, values);
+		from_queue += result_int8(0, 1);
+	}
+	for (int i = 0; i < n; i++)
+		record_settled(flights[i]);
 	return from_queue;
 }

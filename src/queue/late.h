@@ -9,9 +9,10 @@
 
 /*
  * In the present transaction, SPI connected: SETTLED wins over everything.  The
- * trade leaves queue, deferred and DLQ; if it had been resolved otherwise or
- * purged, a row in discrepancies says so.  Returns how many rows left the queue.
+ * trades leave queue, deferred and DLQ; for one that had been resolved otherwise
+ * or purged, a row in discrepancies says so.  Returns how many rows left the
+ * queue.
  */
-extern int64 late_settlement(const TradeFlight *flight);
+extern int64 late_settlements(TradeFlight *const *flights, int n);
 
 #endif

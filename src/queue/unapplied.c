@@ -24,8 +24,10 @@
 #include "pgver.h"
 #include "policy/retry.h"
 #include "queue/announce.h"
+#include "queue/discrepancy.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
+#include "shared/clock.h"
 
 /* Failures in all before a row that is gone is given up (about 25 s). */
 #define GONE_TRIES			8
@@ -44,11 +46,11 @@
 
 static Statement insert_row = {
 	"INSERT INTO settlement.unapplied (next_apply_at, last_failure, last_failed_at, attached_id, leaf, "
-	"trade_tid, trade_id, row_key, status, settlement_id, settled_at, attempts, error) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-	13, {TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID, REGCLASSOID,
+	"trade_tid, trade_id, row_key, status, settlement_id, settled_at, attempts, error, content) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+	14, {TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID, REGCLASSOID,
 		TIDOID, TEXTOID, TEXTARRAYOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID,
-	TEXTOID}
+	TEXTOID, TEXTARRAYOID}
 };
 
 static Statement find_due = {
@@ -60,7 +62,7 @@ static Statement take_row = {
 	"SELECT u.attached_id, u.leaf, u.trade_tid, u.trade_id, u.row_key, u.status, u.settlement_id, "
 	"u.settled_at, u.attempts, u.error, u.failures, "
 	"u.status NOT IN ('SETTLED', 'REVERSED') AND EXISTS (SELECT FROM settlement.unapplied n "
-	"WHERE n.trade_id = u.trade_id AND n.attached_id = u.attached_id AND n.id > u.id) "
+	"WHERE n.trade_id = u.trade_id AND n.attached_id = u.attached_id AND n.id > u.id), u.content "
 	"FROM settlement.unapplied u WHERE u.id = $1 AND u.next_apply_at <= $2 FOR UPDATE OF u SKIP LOCKED",
 	2, {INT8OID, TIMESTAMPTZOID}
 };
@@ -86,6 +88,13 @@ static Statement record_gone = {
 
 static Statement find_next = {
 	"SELECT pg_catalog.min(next_apply_at) FROM settlement.unapplied", 0
+};
+
+static Statement bring_back = {
+	"WITH r AS (SELECT id FROM settlement.unapplied WHERE next_apply_at > $2"
+	"  AND GREATEST(recorded_at, last_failed_at) > $2 LIMIT $3 FOR UPDATE SKIP LOCKED) "
+	"UPDATE settlement.unapplied u SET next_apply_at = $1 FROM r WHERE u.id = r.id",
+	3, {TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
 };
 
 /* One row of the table while it is tried. */
@@ -153,8 +162,8 @@ set_value(Datum *values, char *nulls, int i, Datum value, bool isnull)
 static void
 record_row(const ApplyRow *row, const char *failure, TimestampTz now)
 {
-	Datum		values[13];
-	char		nulls[13];
+	Datum		values[14];
+	char		nulls[14];
 	bool		at_once = row->result == APPLY_DONE || row->result == APPLY_ERROR;
 
 	if (failure == NULL)
@@ -177,6 +186,9 @@ record_row(const ApplyRow *row, const char *failure, TimestampTz now)
 			  row->settled_at == 0);
 	set_value(values, nulls, 11, Int32GetDatum(row->attempts), false);
 	set_text(values, nulls, 12, row->error);
+	set_value(values, nulls, 13,
+			  row->content != NULL ? text_array(row->content, N_CONTENT) : (Datum) 0,
+			  row->content == NULL);
 	statement_run_nulls(&insert_row, values, nulls);
 }
 
@@ -247,23 +259,25 @@ column_text(int column)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
-static void
-read_key(ApplyRow *row, int column)
+/* Texts of an array; NULL, and none, for null. */
+static const char *const *
+column_texts(int column, int *n)
 {
 	bool		isnull;
 	Datum		value = result_value(0, column, &isnull);
 	Datum	   *elements;
 	bool	   *nulls;
-	const char **key;
+	const char **texts;
 
+	*n = 0;
 	if (isnull)
-		return;
+		return NULL;
 	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &row->n_keys);
-	key = palloc(Max(row->n_keys, 1) * sizeof(char *));
-	for (int i = 0; i < row->n_keys; i++)
-		key[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
-	row->row_key = key;
+					  &elements, &nulls, n);
+	texts = palloc(Max(*n, 1) * sizeof(char *));
+	for (int i = 0; i < *n; i++)
+		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	return texts;
 }
 
 /* Lock a row that is still due and read it.  False: another worker has it. */
@@ -274,6 +288,7 @@ take(Waiting *waiting, int64 id)
 	Datum		values[2];
 	bool		isnull;
 	Datum		value;
+	int			n_content;
 
 	values[0] = Int64GetDatum(id);
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -292,7 +307,7 @@ take(Waiting *waiting, int64 id)
 	else
 		ItemPointerCopy((ItemPointer) DatumGetPointer(value), &row->tid);
 	row->trade_id = column_text(4);
-	read_key(row, 5);
+	row->row_key = column_texts(5, &row->n_keys);
 	row->status = column_text(6);
 	row->settlement_id = column_text(7);
 	value = result_value(0, 8, &isnull);
@@ -301,6 +316,9 @@ take(Waiting *waiting, int64 id)
 	row->error = column_text(10);
 	waiting->failures = DatumGetInt32(result_value(0, 11, &isnull));
 	waiting->superseded = DatumGetBool(result_value(0, 12, &isnull));
+	row->content = column_texts(13, &n_content);
+	if (n_content != N_CONTENT)
+		row->content = NULL;
 	return true;
 }
 
@@ -353,6 +371,7 @@ apply_taken(Waiting *waiting)
 	failure = apply_batch_safely(row, 1, &error) ? result_text(row->result) : error;
 	if (failure == NULL)
 	{
+		discrepancies_record(row, 1);
 		remove_waiting(waiting->id);
 		return true;
 	}
@@ -509,4 +528,21 @@ unapplied_run(DbState *db, int max)
 		publish_next(db, tried < n || (n == max && done > 0), context);
 	MemoryContextSwitchTo(caller);
 	return done;
+}
+
+int
+unapplied_clock_set_back(int max)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum		values[3];
+	int			n;
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, CLOCK_TOLERANCE_MS));
+	values[2] = Int32GetDatum(max);
+	SPI_connect();
+	statement_run(&bring_back, values);
+	n = (int) SPI_processed;
+	SPI_finish();
+	return n;
 }

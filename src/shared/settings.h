@@ -11,6 +11,7 @@ extern char *settlement_databases;
 extern int	settlement_workers;
 extern int	settlement_max_workers;
 extern int	settlement_concurrency;
+extern bool settlement_adaptive_concurrency;
 extern char *settlement_wallet_url;
 extern char *settlement_wallet_adapter;
 extern bool settlement_wallet_lookup;

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "pgver.h"
@@ -85,6 +86,26 @@ init_slot(WorkerSlot *slot)
 	pg_atomic_init_u64(&slot->held_since, 0);
 	pg_atomic_init_u64(&slot->settled, 0);
 	pg_atomic_init_u64(&slot->failed, 0);
+	pg_atomic_init_u32(&slot->concurrency_limit, 0);
+}
+
+/* recovery_target* apply to a standby, too: one that stops early is a restore. */
+static bool
+has_recovery_target(void)
+{
+	static const char *const names[] = {
+		"recovery_target", "recovery_target_lsn", "recovery_target_name",
+		"recovery_target_time", "recovery_target_xid"
+	};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		const char *value = GetConfigOption(names[i], true, false);
+
+		if (value != NULL && value[0] != '\0')
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -98,7 +119,7 @@ came_up_as_standby(void)
 	static bool seen = false;
 	struct stat st;
 
-	if (stat(STANDBY_SIGNAL_FILE, &st) == 0)
+	if (stat(STANDBY_SIGNAL_FILE, &st) == 0 && !has_recovery_target())
 		seen = true;
 	return seen;
 }
@@ -142,6 +163,7 @@ init_shared(SettlementShared *shared)
 	shared->started_as_standby = came_up_as_standby();
 	shared->workers_after = workers_after(GetCurrentTimestamp());
 	pg_atomic_init_u64(&shared->next_token, 1);
+	pg_atomic_init_u64(&shared->clock_ahead, 0);
 	pg_atomic_init_u32(&shared->launcher_work, 0);
 	for (int i = 0; i < MAX_DATABASES; i++)
 		init_database(&shared->databases[i], &locks[1 + i].lock);

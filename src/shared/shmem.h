@@ -194,6 +194,7 @@ typedef struct WorkerSlot
 									 * for a standby; 0 none */
 	pg_atomic_uint64 settled;
 	pg_atomic_uint64 failed;
+	pg_atomic_uint32 concurrency_limit; /* requests it lets itself have in flight */
 
 	/* mutex */
 	slock_t		mutex;
@@ -215,6 +216,8 @@ typedef struct SettlementShared
 	int			register_failures;	/* times in a row that no background worker
 									 * process was free; 0 = none is missing */
 	pg_atomic_uint64 next_token;	/* claims */
+	pg_atomic_uint64 clock_ahead;	/* most that the wall clock was ahead of the
+									 * monotonic one, us; see clock_latest() */
 	pg_atomic_uint32 launcher_work; /* something for the launcher to look at */
 	DbState		databases[MAX_DATABASES];
 

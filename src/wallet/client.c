@@ -54,6 +54,7 @@ struct WalletClient
 const char *
 wallet_global_init(void)
 {
+	json_global_init();
 	return http_global_init();
 }
 
@@ -483,6 +484,17 @@ wallet_client_next(WalletClient *client)
 	client->reported = a;
 	client->in_flight--;
 	return &client->result;
+}
+
+void *
+wallet_client_peek(const WalletClient *client)
+{
+	const HttpExchange *x;
+
+	if (client->failed != NULL)
+		return client->failed->context;
+	x = http_peek(client->http);
+	return x != NULL ? ((const Attempt *) http_exchange_owner(x))->context : NULL;
 }
 
 AttemptPhase

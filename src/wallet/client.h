@@ -157,6 +157,12 @@ extern void wallet_client_run(WalletClient *client);
 /* The next finished request, or NULL.  Valid until the next call of any kind. */
 extern const WalletResult *wallet_client_next(WalletClient *client);
 
+/*
+ * The context of the request that wallet_client_next would report, or NULL: to
+ * know whose reply it is before it is parsed.
+ */
+extern void *wallet_client_peek(const WalletClient *client);
+
 /* How far a request in flight is; context names it. */
 extern AttemptPhase wallet_client_phase(const WalletClient *client, void *context);
 

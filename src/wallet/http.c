@@ -966,15 +966,21 @@ http_start(HttpExchange *x, const HttpRequest *request)
 
 /*
  * Only after the sockets were read: a start may take an idle connection, and by
- * then those that spoke out of turn are cut.
+ * then those that spoke out of turn are cut.  What waited for longer than it may
+ * last is not sent at all: others may have taken it over.
  */
 static void
-start_queued(Http *http)
+start_queued(Http *http, int64_t now)
 {
 	HttpExchange *x;
 
 	while ((x = http->queued.first) != NULL)
 	{
+		if (x->deadline_us <= now)
+		{
+			expire(x);
+			continue;
+		}
 		list_remove(&http->queued, x);
 		x->state = EXCHANGE_RUNNING;
 		list_append(&http->running, x);
@@ -1115,7 +1121,7 @@ http_run(Http *http)
 	expire_overdue(http, now, true);
 	forgive_pause(http, now);
 	read_sockets(http, now);
-	start_queued(http);
+	start_queued(http, now);
 	run_timer(http);
 	collect_ended(http);
 	expire_overdue(http, now, false);
@@ -1157,6 +1163,12 @@ http_next(Http *http)
 	if (x != NULL)
 		list_remove(&http->ended, x);
 	return x;
+}
+
+const HttpExchange *
+http_peek(const Http *http)
+{
+	return http->ended.first;
 }
 
 const HttpReply *

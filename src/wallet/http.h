@@ -98,6 +98,9 @@ extern void http_run(Http *http);
 
 /* The next exchange that ended, or NULL; give it back with http_release. */
 extern HttpExchange *http_next(Http *http);
+
+/* The same one, left where it is. */
+extern const HttpExchange *http_peek(const Http *http);
 extern const HttpReply *http_reply(const HttpExchange *x);
 extern void http_release(HttpExchange *x);
 

@@ -1,15 +1,56 @@
 /*
  * json.c
- *	  The JSON writer and the UTF-8 it stands on.
+ *	  The JSON writer and the UTF-8 it stands on, and a guarded way into the
+ *	  reader.
  *
  * Keeps true: the result is valid JSON in valid UTF-8 or there is none; the
- * same input gives the same bytes.  Never writes outside the buffer, never
- * allocates.
+ * same input gives the same bytes.  The writer never writes outside the buffer,
+ * and never allocates.
+ *
+ * jansson (2.14) goes on when a string that it reads cannot grow: the string
+ * then lacks a byte, and nobody is told.  So its allocations are watched.
  */
 #include "wallet/json.h"
 
 #include <limits.h>
 #include <string.h>
+
+static json_malloc_t allocate;	/* what jansson would use */
+static bool ran_out;
+
+static void *
+watched_malloc(size_t size)
+{
+	void	   *memory = allocate(size);
+
+	if (memory == NULL)
+		ran_out = true;
+	return memory;
+}
+
+void
+json_global_init(void)
+{
+	json_free_t release;
+
+	if (allocate != NULL)
+		return;
+	json_get_alloc_funcs(&allocate, &release);
+	json_set_alloc_funcs(watched_malloc, release);
+}
+
+json_t *
+json_read(const char *text, size_t len)
+{
+	json_t	   *value;
+
+	ran_out = false;
+	value = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+	if (!ran_out)
+		return value;
+	json_decref(value);
+	return NULL;
+}
 
 static bool
 is_tail(unsigned char c)

@@ -7,6 +7,7 @@
 #ifndef SETTLEMENT_WALLET_JSON_H
 #define SETTLEMENT_WALLET_JSON_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -25,6 +26,15 @@ extern void json_member(JsonWriter *w, const char *name, const char *value);
 
 /* Closes the object and adds a NUL.  The length, or -1 when anything failed. */
 extern int	json_end(JsonWriter *w);
+
+/* Once per process, before json_read. */
+extern void json_global_init(void);
+
+/*
+ * A JSON text as jansson reads it, to be given back with json_decref; NULL when
+ * it is none, or when memory ran out.
+ */
+extern json_t *json_read(const char *text, size_t len);
 
 /*
  * The length in bytes of the UTF-8 character at s (RFC 3629: no surrogates, no

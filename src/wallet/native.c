@@ -332,8 +332,7 @@ static void
 native_read_reply(const ReplyContext *context, WalletResult *result)
 {
 	AttemptFacts *facts = &result->facts;
-	json_t	   *reply = json_loadb(context->reply, context->reply_len,
-								   JSON_REJECT_DUPLICATES, NULL);
+	json_t	   *reply = json_read(context->reply, context->reply_len);
 	const json_t *success;
 	const char *text;
 

@@ -218,13 +218,14 @@ typedef struct Afterwards
 {
 	bool		commit_prepared;
 	bool		new_workers;
+	bool		identity_check;
 	Oid			probe;
 } Afterwards;
 
 static Afterwards
 plan_afterwards(Node *node)
 {
-	Afterwards	result = {false, false, InvalidOid};
+	Afterwards	result = {false, false, false, InvalidOid};
 
 	switch (nodeTag(node))
 	{
@@ -235,6 +236,11 @@ plan_afterwards(Node *node)
 		case T_AlterExtensionStmt:
 			result.new_workers =
 				strcmp(castNode(AlterExtensionStmt, node)->extname, EXTENSION) == 0;
+			break;
+			/* a subscription may write our tables: identity.c */
+		case T_CreateSubscriptionStmt:
+		case T_AlterSubscriptionStmt:
+			result.identity_check = true;
 			break;
 		case T_AlterDatabaseSetStmt:
 			result.probe =
@@ -249,7 +255,7 @@ plan_afterwards(Node *node)
 static void
 settlement_utility(PROCESS_UTILITY_PARAMETERS)
 {
-	Afterwards	afterwards = {false, false, InvalidOid};
+	Afterwards	afterwards = {false, false, false, InvalidOid};
 
 	if (settlement_shared != NULL && !RecoveryInProgress())
 	{
@@ -266,6 +272,8 @@ settlement_utility(PROCESS_UTILITY_PARAMETERS)
 		announce_prepared_commit();
 	if (afterwards.new_workers)
 		request_new_workers();
+	if (afterwards.identity_check)
+		request_identity_check();
 	if (OidIsValid(afterwards.probe))
 		request_probe(afterwards.probe);
 }

@@ -99,17 +99,16 @@ held_wait_ms(const Worker *w, TimestampTz now)
 
 /* As when a row is claimed (claim.c): the wallet may have forgotten the key. */
 static bool
-is_expired(const TradeFlight *flight, TimestampTz now)
+is_expired(const TradeFlight *flight)
 {
 	return flight->maybe_executed && !flight->lookup_first &&
-		past_idempotency_window(flight->first_sent_at, now);
+		past_idempotency_window(flight->first_sent_at);
 }
 
 /* What is held must not be sent any more: a turn is to withdraw it. */
 bool
 held_must_go(Worker *w)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	bool		only_probes;
 
 	if (w->n_held == 0)
@@ -120,7 +119,7 @@ held_must_go(Worker *w)
 		return true;
 	only_probes = !sender_breaker_closed(w);
 	for (int i = 0; i < w->n_held; i++)
-		if (is_expired(w->held[i], now) || (only_probes && !w->held[i]->probe))
+		if (is_expired(w->held[i]) || (only_probes && !w->held[i]->probe))
 			return true;
 	return false;
 }

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
+#include "shared/clock.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "worker/launcher.h"
@@ -307,13 +308,34 @@ enter(void)
 	LWLockRelease(settlement_shared->lock);
 }
 
+/* Nothing waits for a time of the former clock. */
+static void
+clock_set_back(bool *reread, TimestampTz now)
+{
+	*reread = true;
+	for (int i = 0; i < n_candidates; i++)
+		candidates[i].next_probe = 0;
+	LWLockAcquire(settlement_shared->lock, LW_EXCLUSIVE);
+	settlement_shared->workers_after = Min(settlement_shared->workers_after, now);
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		DbState    *db = &settlement_shared->databases[i];
+
+		db->restart_after = Min(db->restart_after, now);
+	}
+	LWLockRelease(settlement_shared->lock);
+}
+
 /* One round; returns how long to wait, in ms, unless something happens. */
 static long
 work(bool *reread, TimestampTz *next_list)
 {
+	static ClockWatch watch;
 	TimestampTz now = GetCurrentTimestamp();
 	long		wait;
 
+	if (clock_look(&watch, now) < 0)
+		clock_set_back(reread, now);
 	if (*reread || now >= *next_list)
 	{
 		refresh_candidates();

@@ -72,6 +72,9 @@ sender_configure(Worker *w)
 		wallet_client_destroy(w->client);
 	w->client = NULL;
 	w->reconfigure = false;
+	/* it may be another wallet */
+	concurrency_init(&w->adaptive, GetCurrentTimestamp());
+	pg_atomic_write_u32(&w->slot->concurrency_limit, sender_concurrency(w));
 
 	if (settlement_wallet_url[0] == '\0')
 		return SEND_NO_URL;
@@ -97,6 +100,38 @@ sender_configure(Worker *w)
 }
 
 /* ------------------------------------------------- breaker and limiter */
+
+int
+sender_concurrency(const Worker *w)
+{
+	if (!settlement_adaptive_concurrency)
+		return settlement_concurrency;
+	return concurrency_limit(&w->adaptive, settlement_concurrency);
+}
+
+static LoadSignal
+load_signal(const TradeFlight *flight)
+{
+	const Verdict *verdict = &flight->result.verdict;
+
+	if (verdict->slow_down || verdict->signal == SIGNAL_FAILED)
+		return LOAD_OVERLOAD;
+	/* a look-up is another kind of work: its latency does not compare */
+	if (verdict->signal == SIGNAL_ANSWERED && flight->verb == WALLET_SETTLE)
+		return LOAD_ANSWERED;
+	return LOAD_NONE;
+}
+
+/* Before the flight counts as answered: it is still one of those under way. */
+static void
+report_load(Worker *w, const TradeFlight *flight)
+{
+	if (settlement_adaptive_concurrency)
+		concurrency_report(&w->adaptive, load_signal(flight), flight->sent_at,
+						   flight->result.duration_us, w->pool->n_used - w->n_answered,
+						   settlement_concurrency, flight->answered_at);
+	pg_atomic_write_u32(&w->slot->concurrency_limit, sender_concurrency(w));
+}
 
 static void
 breaker_policy(BreakerPolicy *policy)
@@ -140,7 +175,7 @@ sender_return(Worker *w, int unused, bool probe_unused)
 	if (unused == 0 && !probe_unused)
 		return;
 	LWLockAcquire(w->db->policy_lock, LW_EXCLUSIVE);
-	if (unused > 0 && settlement_rate_limit > 0)
+	if (unused > 0)
 		limiter_return(&w->db->limiter, unused);
 	if (probe_unused)
 		breaker_abandon_probe(&w->db->breaker);
@@ -193,8 +228,11 @@ report_result(Worker *w, const TradeFlight *flight)
 	LWLockAcquire(db->policy_lock, LW_EXCLUSIVE);
 	before = db->breaker.state;
 	breaker_report(&db->breaker, &policy, verdict->signal, flight->hash,
-				   flight->probe, random_fraction(), now);
+				   flight->probe, random_fraction(), flight->sent_at, now);
 	after = db->breaker.state;
+	/* what waited for the end of the outage shall not be the next one */
+	if (before != BREAKER_CLOSED && after == BREAKER_CLOSED)
+		limiter_ramp(&db->limiter, now);
 	if (verdict->slow_down)
 		limiter_slow_down(&db->limiter, verdict->retry_after_ms, now);
 	else if (verdict->signal == SIGNAL_ANSWERED)
@@ -323,22 +361,29 @@ send_after_lookup(const Worker *w, const TradeFlight *flight)
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		flight->verb == WALLET_LOOKUP &&
 		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
-		!past_idempotency_window(flight->first_sent_at, flight->answered_at);
+		!past_idempotency_window(flight->first_sent_at);
 }
 
 void
 sender_collect(Worker *w)
 {
-	const WalletResult *result;
+	TradeFlight *flight;
 
-	while ((result = wallet_client_next(w->client)) != NULL)
+	while ((flight = wallet_client_peek(w->client)) != NULL)
 	{
-		TradeFlight *flight = result->context;
+		const WalletResult *result;
 
 		Assert(flight->state == FLIGHT_SENT);
+		/* the parser works on bytes that come from elsewhere */
+		handled_begin(flight->queue_id);
+		w->in_client = true;
+		result = wallet_client_next(w->client);
+		w->in_client = false;
+		handled_end();
 		flight->result = *result;
 		flight->answered_at = GetCurrentTimestamp();
 		report_result(w, flight);
+		report_load(w, flight);
 		histogram_add(&w->db->duration[DURATION_REQUEST], result->duration_us);
 		if (flight->verb == WALLET_SETTLE &&
 			result->verdict.outcome != OUTCOME_SETTLED)

@@ -39,6 +39,11 @@ session_start(void)
 	override("idle_in_transaction_session_timeout", "0", PGC_USERSET);
 	/* in a deadlock with the engine it is the worker that gives way */
 	override("deadlock_timeout", "10ms", PGC_SUSET);
+	/* an error is survived */
+	override("exit_on_error", "off", PGC_USERSET);
+#if PG_VERSION_NUM >= 170000
+	override("transaction_timeout", "0", PGC_USERSET);
+#endif
 	override("check_function_bodies", "on", PGC_USERSET);
 	/* our statements are short; compiling one would stop all requests for a second */
 	override("jit", "off", PGC_USERSET);

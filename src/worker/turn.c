@@ -36,7 +36,7 @@ may_send(const Worker *w)
 static int
 free_flights(const Worker *w)
 {
-	return Max(settlement_concurrency - w->pool->n_used, 0);
+	return Max(sender_concurrency(w) - w->pool->n_used, 0);
 }
 
 static bool
@@ -124,13 +124,13 @@ due_part(Worker *w, Turn *turn, TimestampTz now)
 static void
 claim_part(Worker *w, Turn *turn, TimestampTz now)
 {
-	int			want = free_flights(w) + turn->finish.n;
+	/* what this turn records leaves its place to another one */
+	int			want = sender_concurrency(w) - (w->pool->n_used - turn->finish.n);
 	uint64		announced;
 
-	if (!may_send(w) || want == 0 || pauses_everything(now) ||
+	if (!may_send(w) || want <= 0 || pauses_everything(now) ||
 		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
 		return;
-	want = Min(want, settlement_concurrency);
 	turn->allowed = sender_allow(w, want, &turn->probe);
 	if (turn->allowed == 0)
 		return;

@@ -1,7 +1,8 @@
 /*
  * upkeep.c
  *	  What a worker does between turns: whether this database may send, claims of
- *	  workers that are gone, outcomes that wait to be applied, old attempts.
+ *	  workers that are gone, outcomes that wait to be applied, old attempts, and
+ *	  what a clock that was set has upset.
  *
  * Each step is its own short transaction.
  */
@@ -13,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "queue/due.h"
 #include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
@@ -21,9 +23,11 @@
 #include "worker/slots.h"
 #include "worker/worker.h"
 
+#define GOOD_STATE_CHECK_MS	5000
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
+#define BRING_BACK_BATCH	5000
 
 /* ------------------------------------------------------ may we send at all */
 
@@ -92,7 +96,7 @@ static void
 check_state(Worker *w, TimestampTz now)
 {
 	static SendState said = SEND_STARTING;
-	SendState	before = pg_atomic_read_u32(&w->db->send_state);
+	uint32		before = pg_atomic_read_u32(&w->db->send_state);
 	SendState	state;
 
 	/* a new client only when the old one has nothing in flight */
@@ -102,7 +106,8 @@ check_state(Worker *w, TimestampTz now)
 	 * An idle database in good order is looked at seldom, all others often, and
 	 * at once when somebody asked for it (SEND_STARTING).
 	 */
-	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled)
+	if (!w->reconfigure && before == SEND_OK && w->client != NULL && settlement_enabled &&
+		!TimestampDifferenceExceeds(w->state_checked_at, now, GOOD_STATE_CHECK_MS))
 		return;
 	if (!w->reconfigure && before != SEND_STARTING && w->state_checked_at != 0 &&
 		!TimestampDifferenceExceeds(w->state_checked_at, now, STATE_CHECK_MS))
@@ -111,7 +116,9 @@ check_state(Worker *w, TimestampTz now)
 	state = find_state(w);
 	if (before == SEND_STALE_EPOCH && state == SEND_OK && !identity_epoch_raised(w->db))
 		state = SEND_STALE_EPOCH;
-	pg_atomic_write_u32(&w->db->send_state, state);
+	/* what another process has found or asked for meanwhile is newer */
+	if (!pg_atomic_compare_exchange_u32(&w->db->send_state, &before, state))
+		return;
 	if (state != said)
 		say_state(state);
 	said = state;
@@ -221,8 +228,9 @@ is_frozen(WorkerSlot *slot, TimestampTz now)
 								   now, settlement_request_timeout + TAKEOVER_GRACE_MS);
 }
 
+/* By the time of our own beat: no step of the clock since then is in it. */
 static void
-recover_workers(Worker *w, TimestampTz now)
+recover_workers(Worker *w)
 {
 	int			index = shmem_db_index(w->db);
 
@@ -238,7 +246,7 @@ recover_workers(Worker *w, TimestampTz now)
 				recover_orphan(w, i);
 			recovery_end(w);
 		}
-		else if (is_frozen(slot, now) && recovery_begin(w))
+		else if (is_frozen(slot, w->beat_at) && recovery_begin(w))
 		{
 			int			n = take_slot_claims(w, i);
 
@@ -265,6 +273,67 @@ retain_attempts(Worker *w, TimestampTz now)
 	session_commit();
 }
 
+/* -------------------------------------------------------- a clock that was set */
+
+/*
+ * Beats of live workers must not look old to us, nor those of frozen ones fresh
+ * for as long as the clock was set back.
+ */
+static void
+renew_heartbeats(Worker *w, TimestampTz now)
+{
+	int			index = shmem_db_index(w->db);
+
+	for (int i = 0; i < settlement_shared->n_slots; i++)
+		if (settlement_shared->slots[i].db == index)
+			pg_atomic_write_u64(&settlement_shared->slots[i].heartbeat, (uint64) now);
+}
+
+void
+upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
+{
+	DbState    *db = w->db;
+
+	ereport(LOG,
+			(errmsg("the clock was set %s by %lld ms", step_us < 0 ? "back" : "forward",
+					(long long) (step_us < 0 ? -step_us : step_us) / 1000)));
+	renew_heartbeats(w, now);
+	if (step_us > 0)
+		return;
+	w->retry_turn_at = w->retry_claim_at = w->retry_upkeep_at = 0;
+	w->chores_at = w->state_checked_at = w->retention_at = 0;
+	if (w->stopping)
+		w->stop_deadline += step_us;
+	w->bring_back = true;
+	SpinLockAcquire(&db->hint_mutex);
+	db->marked_at = Min(db->marked_at, now);
+	SpinLockRelease(&db->hint_mutex);
+	/* what was answered before is not since anything that is sent from here on */
+	if ((TimestampTz) pg_atomic_read_u64(&db->last_definite_at) > now)
+		pg_atomic_write_u64(&db->last_definite_at, 0);
+	pg_atomic_write_u64(&db->next_due, 0);
+	pg_atomic_write_u64(&db->next_apply, 0);
+}
+
+static void
+bring_back(Worker *w)
+{
+	int			n = BRING_BACK_BATCH;
+
+	if (!w->bring_back || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+		return;
+	while (n >= BRING_BACK_BATCH)
+	{
+		session_begin();
+		n = Max(due_clock_set_back(BRING_BACK_BATCH), unapplied_clock_set_back(BRING_BACK_BATCH));
+		session_commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+	w->bring_back = false;
+	pg_atomic_write_u64(&w->db->next_due, 0);
+	pg_atomic_write_u64(&w->db->next_apply, 0);
+}
+
 TimestampTz
 upkeep_apply_at(Worker *w)
 {
@@ -282,8 +351,9 @@ upkeep(Worker *w, TimestampTz now)
 		return;
 	w->in_upkeep = true;
 	check_state(w, now);
+	bring_back(w);
 	recover_boots(w);
-	recover_workers(w, now);
+	recover_workers(w);
 	if (upkeep_apply_at(w) <= now)
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)

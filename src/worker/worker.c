@@ -74,6 +74,7 @@ worker_create(int slot_index)
 	w->turn_context = AllocSetContextCreate(TopMemoryContext, "settlement turn",
 											ALLOCSET_DEFAULT_SIZES);
 	w->more = true;
+	w->bring_back = true;		/* the clock may have been set while nobody looked */
 	return w;
 }
 
@@ -81,10 +82,13 @@ static void
 beat(Worker *w)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		step_us = clock_look(&w->clock, now);
 
-	w->woke_late = TimestampDifferenceExceeds(w->beat_at, now,
-											  settlement_request_timeout + TAKEOVER_GRACE_MS / 2);
+	w->woke_late = w->clock.elapsed_us / 1000 >
+		settlement_request_timeout + TAKEOVER_GRACE_MS / 2;
 	w->held_doubtful |= w->woke_late && w->n_held > 0;
+	if (step_us != 0)
+		upkeep_clock_set(w, now, step_us);
 	w->beat_at = now;
 	pg_atomic_write_u64(&w->slot->heartbeat, (uint64) w->beat_at);
 }
@@ -263,7 +267,9 @@ loop(Worker *w)
 		handle_requests(w);
 		if (w->client != NULL)
 		{
+			w->in_client = true;
 			wallet_client_run(w->client);
+			w->in_client = false;
 			sender_collect(w);
 		}
 		held_release(w);
@@ -282,6 +288,10 @@ loop(Worker *w)
 /*
  * After an error: undo the turn in memory as the transaction was undone in the
  * database.  What was sent stays in flight, what was answered is still here.
+ *
+ * Nothing in the wallet client raises errors, but the server makes one of a
+ * SIGFPE, which libcurl 7.88 runs into when memory is short: nobody knows what
+ * state it is in then, and others go on with its requests.
  */
 static void
 recover_from_error(Worker *w)
@@ -297,6 +307,10 @@ recover_from_error(Worker *w)
 	turn_aborted(w);
 	upkeep_aborted(w);
 	RESUME_INTERRUPTS();
+	if (w->in_client)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("settlement worker gives up after an error within the HTTP library")));
 	if (w->aborts_in_row >= MAX_ABORTS_IN_ROW)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),

@@ -17,10 +17,12 @@
 
 #include "storage/latch.h"
 
+#include "policy/concurrency.h"
 #include "queue/claim.h"
 #include "queue/due.h"
 #include "queue/finish.h"
 #include "queue/flight.h"
+#include "shared/clock.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
 
@@ -54,6 +56,7 @@ typedef struct Worker
 	bool		stopping;
 	TimestampTz stop_deadline;
 	FlightPool *pool;
+	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
 
@@ -73,8 +76,11 @@ typedef struct Worker
 	bool		in_upkeep;		/* survives an error, as turn.active does */
 	int			upkeep_aborts;	/* in a row */
 	TimestampTz retry_upkeep_at;	/* after aborts */
+	ClockWatch	clock;
+	bool		bring_back;		/* rows may wait for times of another clock */
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
+	bool		in_client;		/* the wallet client is at work */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
@@ -92,6 +98,8 @@ extern SendState sender_configure(Worker *w);
 extern void sender_submit(Worker *w, TradeFlight **flights, int n);
 extern void sender_collect(Worker *w);
 extern void sender_show_answered(Worker *w);
+/* Requests that this worker may have in flight now. */
+extern int	sender_concurrency(const Worker *w);
 extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
@@ -112,6 +120,7 @@ extern void upkeep(Worker *w, TimestampTz now);
 /* When outcomes that wait to be applied are due; DT_NOEND: not by this one. */
 extern TimestampTz upkeep_apply_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
+extern void upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us);
 
 /* session.c */
 extern void session_start(void);

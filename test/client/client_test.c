@@ -1384,6 +1384,22 @@ late_caller_sends_nothing_after_the_deadline(void **state)
 	assert_int_equal(server_requests(server), 0);
 }
 
+/* The same of one that was not even started, with a connection at hand. */
+static void
+late_caller_starts_nothing_after_the_deadline(void **state)
+{
+	(void) state;
+	config.request_timeout_ms = 200 * slow;
+	serve(settle);
+	expect_settled(attempt(1));
+	submit(2);
+	sleep_ms(400 * slow);
+	run_until_results(2);
+	expect_not_sent(&results[1], TRANSPORT_TIMEOUT);
+	run_for(50);
+	assert_int_equal(server_requests(server), 1);
+}
+
 static void
 phases_can_be_followed(void **state)
 {
@@ -1686,6 +1702,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(late_caller_still_gets_a_large_reply),
 	TEST(late_caller_does_not_lose_its_connect),
 	TEST(late_caller_sends_nothing_after_the_deadline),
+	TEST(late_caller_starts_nothing_after_the_deadline),
 	TEST(phases_can_be_followed),
 	TEST(destroying_in_flight_is_clean),
 	TEST(lookups_ask_for_the_key),

@@ -32,6 +32,7 @@ use lib dirname(__FILE__) . '/../wallet/lib';
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Proxy;
 use Test::More;
 use Time::HiRes qw(time sleep);
 use Walletd;
@@ -61,7 +62,8 @@ sub scenario
 
 # Start a wallet and a cluster with a trade table attached.  Options: name,
 # conf (lines of postgresql.conf), wallet (options of walletd), streaming
-# (allow standbys).
+# (allow standbys), proxy (a seed: put a proxy before the wallet), data (a directory
+# of its own for the server's data).
 sub start
 {
 	my ($class, %options) = @_;
@@ -72,12 +74,19 @@ sub start
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	$self->{wallet} = Walletd->start(db => 'file', listen => "127.0.0.1:$port",
 		args => [ '--sync', 'off', @{ $options{wallet} // [] } ]);
+	$self->{proxy} = Proxy->start(upstream => "127.0.0.1:$port", seed => $options{proxy},
+		port => PostgreSQL::Test::Cluster::get_free_port()) if defined $options{proxy};
 	$self->{node} = PostgreSQL::Test::Cluster->new($name);
+	if ($options{data})
+	{
+		mkdir "$options{data}/pgdata" or die "$options{data}/pgdata: $!";
+		symlink "$options{data}/pgdata", $self->{node}->data_dir or die $!;
+	}
 	$self->{node}->init($options{streaming} ? (allows_streaming => 1) : ());
 	$self->{node}->append_conf('postgresql.conf', join "\n",
 		'log_statement = none',
 		"shared_preload_libraries = 'settlement'",
-		"settlement.wallet_url = '" . $self->{wallet}->url . "'",
+		"settlement.wallet_url = '" . ($self->{proxy} // $self->{wallet})->url . "'",
 		'max_connections = 60', 'shared_buffers = 64MB', 'max_prepared_transactions = 10',
 		'max_worker_processes = 16', 'restart_after_crash = on',
 		$options{conf} // '');
@@ -91,6 +100,7 @@ sub start
 
 sub node { $_[0]{node} }
 sub wallet { $_[0]{wallet} }
+sub proxy { $_[0]{proxy} }
 
 # ---------------------------------------------------------------- SQL
 

@@ -11,7 +11,7 @@ package Witness;
 #   $witness->read;
 #
 # The books are read from the wallet's SQLite file, past walletd itself: a million
-# trades take half a minute.  The wallet may run meanwhile, or be down.
+# trades take less than a minute.  The wallet may run meanwhile, or be down.
 
 use strict;
 use warnings;

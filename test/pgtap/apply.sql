@@ -65,9 +65,9 @@ SELECT is(trading.apply('trading.plain', '2', 'FAILED', 4), 'done', 'unknown bec
 SELECT is((SELECT settlement_status FROM trading.plain WHERE id = 2), 'FAILED', 'and the row says so');
 
 ---------------------------------------------------------- which outcome wins
-SELECT is(trading.apply('trading.plain', '1', 'FAILED', 9), 'done', 'a late failure of a settled trade is done');
-SELECT is(trading.apply('trading.plain', '1', 'PENDING', 9), 'done', 'so is a late pending');
-SELECT is(trading.apply('trading.plain', '1', 'SETTLED', 9, 'wallet-other'), 'done', 'so is another settlement');
+SELECT is(trading.apply('trading.plain', '1', 'FAILED', 9), 'kept', 'a late failure of a settled trade does not replace it');
+SELECT is(trading.apply('trading.plain', '1', 'PENDING', 9), 'kept', 'nor does a late pending');
+SELECT is(trading.apply('trading.plain', '1', 'SETTLED', 9, 'wallet-other'), 'done', 'another settlement is done');
 SELECT results_eq('SELECT settlement_status, settlement_id, settlement_attempts FROM trading.plain WHERE id = 1',
     $$VALUES ('SETTLED', 'wallet-1', 2)$$, 'only the first settlement is kept');
 SELECT is(trading.apply('trading.plain', '1', 'REVERSED', 2), 'done', 'a settled trade can be reversed');
@@ -79,6 +79,10 @@ SELECT is(trading.apply('trading.plain', '2', 'PENDING', 3), 'done', 'a state of
 SELECT is((SELECT settlement_status FROM trading.plain WHERE id = 2), 'FAILED', 'and does not overwrite a newer one');
 SELECT is(trading.apply('trading.plain', '2', 'SETTLED', 1, 'wallet-2'), 'done', 'but a settlement always wins');
 SELECT is((SELECT settlement_status FROM trading.plain WHERE id = 2), 'SETTLED', 'over any number of attempts');
+UPDATE trading.plain SET settlement_status = 'SETTLED' WHERE id = 3;
+SELECT is(trading.apply('trading.plain', '3', 'SETTLED', 1, 'wallet-3'), 'done', 'SETTLED by hand gets its settlement id');
+SELECT is((SELECT settlement_id FROM trading.plain WHERE id = 3), 'wallet-3', 'and the row says it');
+UPDATE trading.plain SET settlement_status = 'PENDING' WHERE id = 3;
 SELECT trading.apply('trading.plain', '3', 'FAILED', 1);
 SELECT ctid AS before FROM trading.plain WHERE id = 3 \gset
 SELECT is(trading.apply('trading.plain', '3', 'FAILED', 1), 'done', 'an outcome that is written already is done');

@@ -1,7 +1,7 @@
 -- explain(), timeline() and doctor(): each state in words.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(39);
+SELECT plan(45);
 
 CREATE ROLE settlement_test_owner;
 CREATE SCHEMA shop AUTHORIZATION settlement_test_owner;
@@ -71,7 +71,7 @@ INSERT INTO settlement.dlq (status, class, message, enqueued_at, attached_id, le
 SELECT 'UNKNOWN', 'network_timeout', 'no reply', now() - interval '5 min', attached_id, relid, 3, true, '1', 'BTC/USDT',
     'b', 's', 'bo', 'so', 10, 10, 100, 0, 0, now() FROM settlement.attached;
 SELECT alike(pg_temp.said('1'), '%It is dead%3 requests: network_timeout: no reply.%may have moved%settlement.lookup(''1'')%', 'an unknown trade');
-SELECT alike(pg_temp.found('unknown'), 'fail: %: 1', '... doctor says so');
+SELECT alike(pg_temp.found('unknown'), 'fail: %: 1, of them dead: 1; value at risk: %', '... doctor says so');
 SELECT results_eq($$ SELECT what FROM settlement.timeline('1') $$,
     $$ VALUES ('enqueued'), ('settle: unknown'), ('dead: UNKNOWN') $$, 'its timeline');
 SELECT is(settlement.resolve('1', 'SETTLED', 'S-9', 'books'), 'done', 'resolved');
@@ -101,6 +101,24 @@ CREATE INDEX pending ON shop."Trades" ("tradeNo") WHERE settlement_status = 'PEN
 SELECT alike(pg_temp.found('table shop."Trades"'), 'warn: index % uses a column that settlement writes%', 'an index that ends HOT updates');
 ALTER TABLE shop."Trades" OWNER TO CURRENT_USER;
 SELECT alike(pg_temp.found('table shop."Trades"'), '%is superuser%', 'an owner that is a superuser');
+CREATE ROLE former_owner;
+CREATE ROLE new_owner;
+GRANT CREATE, USAGE ON SCHEMA shop TO former_owner, new_owner;
+CREATE TABLE shop.parts (trade_id bigint PRIMARY KEY, symbol text, buyer_user_id text, seller_user_id text, buy_order_id text,
+    sell_order_id text, price numeric, quantity numeric) PARTITION BY RANGE (trade_id);
+ALTER TABLE shop.parts OWNER TO former_owner;
+SELECT lives_ok($$ SELECT settlement.attach('shop.parts') $$, 'a partitioned table');
+SELECT is(pg_temp.found('table shop.parts'), 'ok: attached with source "shop.parts"', '... is well');
+ALTER TABLE shop.parts OWNER TO new_owner;
+SELECT is(pg_temp.found('table shop.parts'), 'fail: the owner of shop.parts, new_owner, cannot create partitions: EXECUTE on the trigger''s function is missing',
+    '... a new owner cannot create partitions');
+SET ROLE new_owner;
+SELECT throws_ok($$ CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES FROM (0) TO (1) $$, '42501', NULL, '... indeed');
+RESET ROLE;
+SELECT lives_ok((SELECT rtrim(hint, ';') FROM settlement.doctor() WHERE component = 'table shop.parts'), '... the hint helps');
+SET ROLE new_owner;
+SELECT lives_ok($$ CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES FROM (0) TO (1) $$, '... indeed');
+RESET ROLE;
 CREATE PUBLICATION everything FOR TABLE shop."Trades";
 ALTER TABLE shop."Trades" REPLICA IDENTITY NOTHING;
 SELECT alike(pg_temp.found('table shop."Trades"'), '%no replica identity%', 'a publication without a replica identity');

@@ -61,6 +61,8 @@ COMMIT;
 SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id IN ('3', '4'))$$), 'several outcomes of one trade are written');
 SELECT is((SELECT settlement_status FROM unapplied_trades WHERE id = 3), 'UNKNOWN', 'the newest one stays');
 SELECT is((SELECT settlement_status FROM unapplied_trades WHERE id = 4), 'SETTLED', 'but a settlement outlives all others');
+SELECT is((SELECT string_agg(trade_id || ' ' || kind, ',') FROM settlement.discrepancies WHERE attached_id = :id), '4 status_changed',
+    'and what contradicts it is a discrepancy');
 
 BEGIN;
 SELECT wait_for(:id, '77', 'SETTLED', 1, 7);
@@ -68,7 +70,7 @@ SELECT settlement._announce_work();
 COMMIT;
 SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '77')$$), 'an outcome whose row is gone is given up in the end');
 SELECT results_eq(format($$SELECT kind, details ->> 'leaf', details ->> 'status', details ->> 'settlement_id'
-    FROM settlement.discrepancies WHERE attached_id = %s$$, :id),
+    FROM settlement.discrepancies WHERE attached_id = %s AND trade_id = '77'$$, :id),
     $$VALUES ('trade_row_gone', 'public.unapplied_trades', 'SETTLED', 'wallet-77')$$, 'and stays visible as a discrepancy');
 
 -- a prepared transaction holds the lock of a row

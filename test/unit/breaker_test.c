@@ -23,7 +23,7 @@ fresh(void)
 static void
 report(Breaker *b, BreakerSignal signal, uint64_t trade, int64_t now)
 {
-	breaker_report(b, &policy, signal, trade, false, 0, now);
+	breaker_report(b, &policy, signal, trade, false, 0, now, now);
 }
 
 static Breaker
@@ -110,8 +110,8 @@ zero_thresholds_never_open(void **state)
 	off.failures = off.suspects = 0;
 	for (int i = 0; i < 1000; i++)
 	{
-		breaker_report(&b, &off, SIGNAL_FAILED, i, false, 0, start);
-		breaker_report(&b, &off, SIGNAL_SUSPECT, i, false, 0, start);
+		breaker_report(&b, &off, SIGNAL_FAILED, i, false, 0, start, start);
+		breaker_report(&b, &off, SIGNAL_SUSPECT, i, false, 0, start, start);
 	}
 	assert_int_equal(b.state, BREAKER_CLOSED);
 }
@@ -177,7 +177,7 @@ answered_probe_closes(void **state)
 	bool		probe;
 
 	(void) state;
-	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, true, 0, now);
+	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, true, 0, now, now);
 	assert_int_equal(b.state, BREAKER_CLOSED);
 	assert_int_equal(breaker_allow(&b, &policy, 64, now, &probe), 64);
 }
@@ -196,7 +196,7 @@ failed_probe_opens_longer_up_to_the_maximum(void **state)
 		assert_int_equal(breaker_wait_ms(&b, &policy, now), expected);
 		now += expected * MS;
 		assert_int_equal(breaker_allow(&b, &policy, 1, now, &probe), 1);
-		breaker_report(&b, &policy, SIGNAL_FAILED, 1, true, 0, now);
+		breaker_report(&b, &policy, SIGNAL_FAILED, 1, true, 0, now, now);
 		assert_int_equal(b.state, BREAKER_OPEN);
 		expected = expected * 2 > 5000 ? 5000 : expected * 2;
 	}
@@ -226,8 +226,8 @@ open_time_is_spread_downwards(void **state)
 	Breaker		b = fresh();
 
 	(void) state;
-	breaker_report(&a, &policy, SIGNAL_OPEN_NOW, 1, false, 0, start);
-	breaker_report(&b, &policy, SIGNAL_OPEN_NOW, 1, false, 0.99, start);
+	breaker_report(&a, &policy, SIGNAL_OPEN_NOW, 1, false, 0, start, start);
+	breaker_report(&b, &policy, SIGNAL_OPEN_NOW, 1, false, 0.99, start, start);
 	assert_int_equal(breaker_wait_ms(&a, &policy, start), 100);
 	assert_in_range(breaker_wait_ms(&b, &policy, start), 75, 76);
 }
@@ -242,10 +242,109 @@ by_hand_stays_until_closed_by_hand(void **state)
 	breaker_force_open(&b, start);
 	assert_int_equal(breaker_wait_ms(&b, &policy, start + 999 * SECOND), -1);
 	assert_int_equal(breaker_allow(&b, &policy, 1, start + 999 * SECOND, &probe), 0);
-	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, true, 0, start);
+	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, true, 0, start, start);
 	assert_int_equal(b.state, BREAKER_OPEN);
 	breaker_force_close(&b, start + SECOND);
 	assert_int_equal(breaker_allow(&b, &policy, 7, start + SECOND, &probe), 7);
+}
+
+/* Which of the attempts sent at these times would be handed back: a string of y and n. */
+static const char *
+handed_back(const Breaker *b, int n, const int64_t *sent)
+{
+	static char answer[9];
+	int64_t		from;
+	int64_t		until;
+
+	breaker_outage(b, &from, &until);
+	for (int i = 0; i < n; i++)
+		answer[i] = sent[i] >= from && sent[i] <= until ? 'y' : 'n';
+	answer[n] = '\0';
+	return answer;
+}
+
+/* Three failures open it, a probe fails, the next closes it; *now goes on. */
+static void
+outage(Breaker *b, int64_t *now)
+{
+	bool		probe;
+
+	for (int i = 0; i < 3; i++)
+		breaker_report(b, &policy, SIGNAL_FAILED, 1, false, 0, *now - 50 * MS + i, *now);
+	assert_int_equal(b->state, BREAKER_OPEN);
+	*now += 100 * MS;
+	assert_int_equal(breaker_allow(b, &policy, 1, *now, &probe), 1);
+	breaker_report(b, &policy, SIGNAL_FAILED, 2, true, 0, *now, *now + 1);
+	*now += 200 * MS + 1;
+	assert_int_equal(breaker_allow(b, &policy, 1, *now, &probe), 1);
+	breaker_report(b, &policy, SIGNAL_ANSWERED, 3, true, 0, *now, *now + 1);
+	assert_int_equal(b->state, BREAKER_CLOSED);
+	*now += 2;
+}
+
+static void
+attempts_of_an_outage_are_handed_back(void **state)
+{
+	Breaker		b = fresh();
+	int64_t		now = start;
+	int64_t		sent[] = {start - 51 * MS, start - 50 * MS, start, start + 100 * MS, start + SECOND};
+
+	(void) state;
+	assert_string_equal(handed_back(&b, 5, sent), "nnnnn");
+	outage(&b, &now);
+	assert_string_equal(handed_back(&b, 5, sent), "nyyyn");
+	/* later failures of what was sent in it, and answers, change nothing */
+	breaker_report(&b, &policy, SIGNAL_FAILED, 1, false, 0, start + 10, now);
+	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, false, 0, now, now);
+	assert_string_equal(handed_back(&b, 5, sent), "nyyyn");
+}
+
+static void
+while_it_lasts_all_since_its_beginning_are(void **state)
+{
+	Breaker		b = fresh();
+	int64_t		sent[] = {start - 50 * MS, start - 20 * MS, start + 3600 * SECOND};
+
+	(void) state;
+	for (int i = 0; i < 3; i++)
+		breaker_report(&b, &policy, SIGNAL_FAILED, 1, false, 0, start - 20 * MS, start);
+	assert_string_equal(handed_back(&b, 3, sent), "nyy");
+	/* one that was in flight already when it began, and fails now */
+	breaker_report(&b, &policy, SIGNAL_FAILED, 4, false, 0, start - 50 * MS, start + 1);
+	assert_string_equal(handed_back(&b, 3, sent), "yyy");
+}
+
+/* The probe was answered: those that opened it are to blame. */
+static void
+without_a_failed_probe_it_was_no_outage(void **state)
+{
+	int64_t		now;
+	int64_t		sent[] = {start};
+	Breaker		b = probing(&now);
+
+	(void) state;
+	breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, true, 0, now, now);
+	assert_string_equal(handed_back(&b, 1, sent), "n");
+}
+
+/* Poisonous trades would else open it again and again, and never be charged. */
+static void
+soon_after_it_closed_it_is_no_outage(void **state)
+{
+	Breaker		b = fresh();
+	int64_t		now = start;
+	int64_t		second;
+
+	(void) state;
+	outage(&b, &now);
+	second = now += SECOND;
+	outage(&b, &now);
+	assert_string_equal(handed_back(&b, 1, &second), "n");
+	for (int i = 0; i < BREAKER_ANSWERS; i++)
+		breaker_report(&b, &policy, SIGNAL_ANSWERED, 1, false, 0, now, now);
+	second = now += SECOND;
+	outage(&b, &now);
+	assert_string_equal(handed_back(&b, 1, &second), "y");
 }
 
 static void
@@ -256,7 +355,11 @@ clock_set_back_does_not_hang_it(void **state)
 	bool		probe;
 
 	(void) state;
-	assert_true(breaker_wait_ms(&b, &policy, 0) <= 5000);
+	assert_int_equal(breaker_wait_ms(&b, &policy, start - 86400 * SECOND), 0);
+	assert_int_equal(breaker_allow(&b, &policy, 1, start - 86400 * SECOND, &probe), 1);
+	assert_true(probe);
+	b = opened();
+	assert_true(breaker_wait_ms(&b, &policy, start - SECOND / 2) > 0);
 	b = probing(&now);
 	assert_int_equal(breaker_allow(&b, &policy, 1, 1 * SECOND, &probe), 1);
 }
@@ -284,7 +387,7 @@ invariants_hold_on_random_walks(void **state)
 			assert_true(!probe || b.state == BREAKER_HALF_OPEN);
 			breaker_report(&b, &policy, (BreakerSignal) (random() % 5),
 						   (uint64_t) random() % 6, random() % 2,
-						   (double) (random() % 1000) / 1000, now);
+						   (double) (random() % 1000) / 1000, now, now);
 			if (random() % 50 == 0)
 				breaker_force_open(&b, now);
 			if (b.manual && random() % 10 == 0)
@@ -326,6 +429,10 @@ main(void)
 		cmocka_unit_test(late_reports_do_not_move_an_open_breaker),
 		cmocka_unit_test(open_time_is_spread_downwards),
 		cmocka_unit_test(by_hand_stays_until_closed_by_hand),
+		cmocka_unit_test(attempts_of_an_outage_are_handed_back),
+		cmocka_unit_test(while_it_lasts_all_since_its_beginning_are),
+		cmocka_unit_test(without_a_failed_probe_it_was_no_outage),
+		cmocka_unit_test(soon_after_it_closed_it_is_no_outage),
 		cmocka_unit_test(clock_set_back_does_not_hang_it),
 		cmocka_unit_test(invariants_hold_on_random_walks),
 		cmocka_unit_test(states_have_names),

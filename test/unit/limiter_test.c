@@ -121,7 +121,7 @@ retry_after_holds_everything(void **state)
 	limiter_slow_down(&l, 3000, start);
 	assert_int_equal(limiter_wait_ms(&l, 0, start), 3000);
 	assert_int_equal(limiter_take(&l, 0, 64, start + 3 * SECOND - 1), 0);
-	assert_int_equal(limiter_take(&l, 0, 64, start + 3 * SECOND), 64);
+	assert_int_equal(limiter_take(&l, 0, 64, start + 3 * SECOND), 1);
 }
 
 static void
@@ -168,6 +168,79 @@ hold_doubles_once_per_hold(void **state)
 	assert_int_equal(limiter_wait_ms(&l, 0, now), 100);
 }
 
+/* After a hold or an outage the wallet is not met by everything that waits. */
+static void
+a_ramp_doubles_per_round_trip(void **state)
+{
+	Limiter		l = fresh();
+	int64_t		now = start;
+	int			expected = 1;
+
+	(void) state;
+	limiter_ramp(&l, now);
+	for (int round = 0; round < 8; round++)
+	{
+		assert_int_equal(limiter_take(&l, 0, 1000, now), expected);
+		assert_int_equal(limiter_take(&l, 0, 1000, now), 0);
+		now += 10 * MS;
+		for (int i = 0; i < expected; i++)
+			limiter_relax(&l, now);
+		expected *= 2;
+	}
+	assert_int_equal(limiter_take(&l, 0, 1000, now), 1000);
+	assert_int_equal(limiter_wait_ms(&l, 0, now), 0);
+}
+
+/* Answers may never come: one more goes out from time to time. */
+static void
+a_ramp_does_not_end_for_want_of_answers(void **state)
+{
+	Limiter		l = fresh();
+	int64_t		now = start;
+
+	(void) state;
+	limiter_ramp(&l, now);
+	assert_int_equal(limiter_take(&l, 0, 64, now), 1);
+	for (int i = 0; i < 10; i++)
+	{
+		int64_t		wait = limiter_wait_ms(&l, 0, now);
+
+		assert_in_range(wait, 1, RAMP_STEP_MS);
+		now += wait * MS;
+		assert_int_equal(limiter_wait_ms(&l, 0, now), 0);
+		assert_int_equal(limiter_take(&l, 0, 64, now), 1);
+	}
+	assert_in_range(limiter_wait_ms(&l, 0, start - 3600 * SECOND), 0, RAMP_STEP_MS);
+}
+
+static void
+what_a_ramp_gave_comes_back_and_no_more(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 0, 64, start), 64);
+	limiter_ramp(&l, start);
+	limiter_return(&l, 64);		/* taken before the ramp */
+	assert_int_equal(limiter_take(&l, 0, 64, start), 1);
+	limiter_return(&l, 1);
+	assert_int_equal(limiter_take(&l, 0, 64, start), 1);
+}
+
+static void
+another_slow_down_begins_the_ramp_anew(void **state)
+{
+	Limiter		l = fresh();
+	int64_t		now = start;
+
+	(void) state;
+	limiter_ramp(&l, now);
+	for (int i = 0; i < 50; i++)
+		limiter_relax(&l, now);
+	limiter_slow_down(&l, 1000, now);
+	assert_int_equal(limiter_take(&l, 0, 64, now + SECOND), 1);
+}
+
 static void
 clock_set_back_does_not_hang_it(void **state)
 {
@@ -176,8 +249,11 @@ clock_set_back_does_not_hang_it(void **state)
 	(void) state;
 	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
 	limiter_slow_down(&l, 3000, start + 3600 * SECOND);
-	assert_int_equal(limiter_take(&l, 0, 5, start), 5);
+	assert_int_equal(limiter_take(&l, 0, 5, start), 1);
+	l.ramp_left = 0;
+	assert_int_equal(limiter_wait_ms(&l, 100, 0), 0);
 	assert_int_equal(limiter_take(&l, 100, 1000, 0), 0);
+	assert_true(limiter_wait_ms(&l, 100, 0) > 0);
 	assert_int_equal(limiter_take(&l, 100, 1000, SECOND), 10);
 }
 
@@ -195,6 +271,10 @@ main(void)
 		cmocka_unit_test(retry_after_is_clamped),
 		cmocka_unit_test(shorter_retry_after_does_not_shorten_a_hold),
 		cmocka_unit_test(hold_doubles_once_per_hold),
+		cmocka_unit_test(a_ramp_doubles_per_round_trip),
+		cmocka_unit_test(a_ramp_does_not_end_for_want_of_answers),
+		cmocka_unit_test(what_a_ramp_gave_comes_back_and_no_more),
+		cmocka_unit_test(another_slow_down_begins_the_ramp_anew),
 		cmocka_unit_test(clock_set_back_does_not_hang_it),
 	};
 

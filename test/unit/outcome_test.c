@@ -509,6 +509,27 @@ fenced_lookup_says_so(void **state)
 	assert_int_equal(v.outcome, OUTCOME_FENCED);
 }
 
+/* RFC 9110: the service will be available then, whichever trade asked. */
+static void
+unavailable_until_a_time_slows_all(void **state)
+{
+	AttemptFacts f = reply_code(503, 0, CODE_NONE);
+	Verdict		v;
+
+	(void) state;
+	f.retry_after_ms = 2000;
+	v = outcome_of_settle(&f);
+	assert_true(v.slow_down);
+	assert_int_equal(v.retry_after_ms, 2000);
+	assert_int_equal(v.signal, SIGNAL_FAILED);
+	assert_int_equal(v.outcome, OUTCOME_UNKNOWN);
+	f.retry_after_ms = -1;
+	assert_false(outcome_of_settle(&f).slow_down);
+	f.retry_after_ms = 2000;
+	f.http_status = 500;
+	assert_false(outcome_of_settle(&f).slow_down);
+}
+
 static void
 names_are_distinct_and_complete(void **state)
 {
@@ -558,6 +579,7 @@ main(void)
 		cmocka_unit_test(lookup_reads_the_stored_answer),
 		cmocka_unit_test(bare_404_is_a_failed_lookup),
 		cmocka_unit_test(fenced_lookup_says_so),
+		cmocka_unit_test(unavailable_until_a_time_slows_all),
 		cmocka_unit_test(names_are_distinct_and_complete),
 	};
 

@@ -6,7 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use Test::More;
 use File::Temp;
-use Walletd qw(new_key);
+use Walletd qw(new_key wait_for);
 
 my $wallet = Walletd->start(args => [ '--seed', '7' ]);
 $wallet->fund_alice_and_bob;
@@ -86,6 +86,21 @@ is_deeply([ @{ $rules->[0] }{qw(name seen played)} ], [ 'mine', 1, 1 ], 'counter
 is($wallet->stats->{faults}{close}, 1, 'and_in_the_stats');
 is_deeply($wallet->ok_json(DELETE => '/admin/faults')->{rules}, [], 'delete_removes_all');
 
+# a capacity
+takes({ above => 1 }, '', 'a_request_that_is_answered_leaves_its_place', qw(a b c));
+$wallet->faults({ match => { above => 2 }, action => 'status', status => 503 }, { action => 'pass', delay_ms => 60000 });
+$wallet->ok_json(POST => '/admin/reset-stats', {});
+my @held;
+for my $n (1 .. 2)
+{
+	push @held, $wallet->connect;
+	$held[-1]->syswrite($wallet->settle_bytes($wallet->trade(trade_id => "held-$n"), new_key()));
+	wait_for(sub { $wallet->stats->{requests}{most_in_flight} == $n }, "$n to be held");
+}
+is(struck($wallet, qw(over)), 'over', 'above_takes_what_is_beyond_so_many_at_a_time');
+is($wallet->stats->{requests}{most_in_flight}, 3, 'the_most_at_a_time_is_in_the_stats');
+$wallet->ok_json(DELETE => '/admin/faults');
+
 # refusing
 sub refused
 {
@@ -100,6 +115,7 @@ refused({ action => 'close', match => { trade => 'x' } }, qr/trade/, 'a_misspelt
 refused({ action => 'status' }, qr/needs a status/, 'a_status_without_status');
 refused({ action => 'status', status => 99 }, qr/status must be/, 'an_impossible_status');
 refused({ action => 'close', match => { p => 2 } }, qr/p must be/, 'an_impossible_probability');
+refused({ action => 'close', match => { above => -2 } }, qr/above must be/, 'a_negative_capacity');
 refused({ action => 'close', match => { path => 'audit' } }, qr/path must be/, 'an_unknown_path');
 refused({ action => 'close', delay_ms => -1 }, qr/delay_ms must be/, 'a_negative_delay');
 refused({ action => 'raw' }, qr/needs a body/, 'raw_without_bytes');

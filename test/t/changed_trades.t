@@ -1,0 +1,220 @@
+#!/usr/bin/perl
+# Somebody else changes a trade's row while the trade is queued or in flight.
+# What was enqueued is paid, the outcome is written, and a person is told.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Settlement;
+use Hold;
+use Test::More;
+
+my $s = Settlement->start(conf => <<'CONF');
+settlement.poll_interval = '200ms'
+settlement.retry_initial_backoff = '20ms'
+CONF
+my $hold = Hold->new($s);
+my %snapshot = (symbol => 'BTC/USDT', buyer => 'u1', seller => 'u2', price => '100', quantity => '2', buyer_fee => '0.5', seller_fee => '0.25');
+
+# Enqueue trades and, while nothing is sent, do that to their rows.
+sub while_queued
+{
+	my ($names, $sql) = @_;
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade($_, %snapshot) for @$names;
+	$s->sql($sql);
+	$s->sql('SELECT settlement.resume()');
+}
+
+sub discrepancy_is
+{
+	my ($trade, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $s->becomes(<<SQL, $expected, $name);
+SELECT coalesce(string_agg(concat_ws(' ', kind, (SELECT string_agg(key || '=' || coalesce(value, 'null'), ' ' ORDER BY key)
+	FROM jsonb_each_text(details) WHERE key NOT IN ('settlement_id', 'error'))), '; '), '')
+FROM settlement.discrepancies WHERE trade_id = '$trade'
+SQL
+}
+
+# Booked as enqueued: 100 x 2 and the fee of the buyer.
+sub booked_as_enqueued
+{
+	my ($trade) = @_;
+	my %booked = map { ("$_->{account} $_->{currency}" => $_->{amount}) } $s->wallet->ledger("?trade_id=$trade");
+	is($booked{'u1 USDT'}, '-200.5', "$trade is booked as it was enqueued");
+	is($s->effects_of($trade), 1, 'once');
+}
+
+scenario changed_while_queued => sub {
+	while_queued([ 'price', 'parties', 'nulled', 'spelt', 'same' ], <<'SQL');
+UPDATE trades SET price = 101, buyer_fee = 0.1 WHERE trade_id = 'price';
+UPDATE trades SET buyer_user_id = 'u7', symbol = 'ETH/USDT' WHERE trade_id = 'parties';
+UPDATE trades SET quantity = NULL WHERE trade_id = 'nulled';
+UPDATE trades SET price = 100.000, seller_fee = 0.2500 WHERE trade_id = 'spelt';
+UPDATE trades SET executed_at = executed_at WHERE trade_id = 'same';
+SQL
+	for my $trade ('price', 'parties', 'nulled', 'spelt', 'same')
+	{
+		$s->status_is($trade, 'SETTLED');
+		booked_as_enqueued($trade);
+	}
+	discrepancy_is('price', 'trade_changed buyer_fee=0.1 enqueued_buyer_fee=0.5 enqueued_price=100 outcome=SETTLED price=101', 'the amounts are a discrepancy');
+	discrepancy_is('parties', 'trade_changed buyer_id=u7 enqueued_buyer_id=u1 enqueued_symbol=BTC/USDT outcome=SETTLED symbol=ETH/USDT', 'so are the parties');
+	discrepancy_is('nulled', 'trade_changed enqueued_quantity=2 outcome=SETTLED quantity=null', 'so is a value that was taken away');
+	discrepancy_is('spelt', '', 'another spelling of the same amount is not');
+	discrepancy_is('same', '', 'nor is an update of something else');
+};
+
+# The user still holds the row when the outcome comes.
+scenario changed_while_the_outcome_comes => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade($_, %snapshot) for 'held', 'left';
+	my $user = $s->session;
+	$user->query_safe("BEGIN; UPDATE trades SET quantity = 3 WHERE trade_id = 'held'; UPDATE trades SET quantity = 3 WHERE trade_id = 'left'");
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes("SELECT count(*) FROM settlement.unapplied WHERE trade_id IN ('held', 'left')", 2, 'the outcomes wait');
+	$user->query_safe("COMMIT; UPDATE trades SET quantity = 2 WHERE trade_id = 'left' AND settlement_status = 'PENDING'");
+	$user->quit;
+	$s->settled_is($_, 1) for 'held', 'left';
+	booked_as_enqueued($_) for 'held', 'left';
+	discrepancy_is('held', 'trade_changed enqueued_quantity=2 outcome=SETTLED quantity=3', 'the change is a discrepancy');
+};
+
+# A trade that is retried and redriven is compared with what was first sent.
+scenario changed_while_dead => sub {
+	$s->faults({ match => { trade_id => 'redriven', count => 1 }, action => 'status', status => 422,
+		body => { error => 'x', message => 'x', code => 'INSUFFICIENT_BALANCE' } });
+	$s->trade('redriven', %snapshot);
+	$s->status_is('redriven', 'FAILED');
+	$s->sql("UPDATE trades SET price = 50 WHERE trade_id = 'redriven'");
+	$s->sql("SELECT settlement.redrive('redriven', 'paid in')");
+	$s->status_is('redriven', 'SETTLED');
+	booked_as_enqueued('redriven');
+	discrepancy_is('redriven', 'trade_changed enqueued_price=100 outcome=SETTLED price=50', 'the change is a discrepancy');
+	$s->faults;
+};
+
+# The row is deleted and inserted again (as partition managers move rows) while
+# its trade waits to be tried again: what waits has the facts, the new one goes.
+scenario enqueued_again_while_it_waits => sub {
+	$s->set(retry_initial_backoff => '5s');
+	$s->faults({ match => { trade_id => 'again', times => 1 }, action => 'status', status => 503 });
+	my $requests = $s->requests;
+	$s->trade('again', %snapshot);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'again'", 1, 'it waits');
+	$s->sql("WITH d AS (DELETE FROM trades WHERE trade_id = 'again' RETURNING *) INSERT INTO trades SELECT * FROM d");
+	$s->becomes('SELECT count(*) FROM settlement.queue', 0, 'the second row leaves the queue');
+	is($s->requests - $requests, 1, 'without a request');
+	$s->status_is('again', 'SETTLED');
+	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'again'"), 2, 'by the second attempt of the first one');
+	booked_as_enqueued('again');
+	discrepancy_is('again', '', 'nothing contradicts');
+	$s->reset('retry_initial_backoff');
+	$s->faults;
+};
+
+# ---------------------------------------------------------------- the status
+
+scenario status_changed_while_queued => sub {
+	my @names = ('null', 'empty', 'failed', 'settled', 'reversed', 'own-id');
+	while_queued(\@names, <<'SQL');
+UPDATE trades SET settlement_status = NULL WHERE trade_id = 'null';
+UPDATE trades SET settlement_status = 'CANCELLED' WHERE trade_id = 'empty';
+UPDATE trades SET settlement_status = 'FAILED' WHERE trade_id = 'failed';
+UPDATE trades SET settlement_status = 'SETTLED' WHERE trade_id = 'settled';
+UPDATE trades SET settlement_status = 'REVERSED' WHERE trade_id = 'reversed';
+UPDATE trades SET settlement_status = 'SETTLED', settlement_id = 'mine' WHERE trade_id = 'own-id';
+SQL
+	$s->becomes("SELECT string_agg(trade_id || ' ' || settlement_status, ', ' ORDER BY trade_id) FROM trades WHERE trade_id IN ('null', 'empty', 'failed', 'settled') AND settlement_id IS NOT NULL",
+		'empty SETTLED, failed SETTLED, null SETTLED, settled SETTLED', 'what the wallet did is written, with its id');
+	discrepancy_is('reversed', 'status_changed outcome=SETTLED row_settlement_id=null settlement_status=REVERSED', 'REVERSED stays, and is a discrepancy');
+	discrepancy_is('own-id', 'status_changed outcome=SETTLED row_settlement_id=mine settlement_status=SETTLED', 'so is another settlement id');
+	discrepancy_is($_, '', "$_: nothing contradicts") for 'null', 'empty', 'failed', 'settled';
+	booked_as_enqueued($_) for @names;
+	$s->at_rest;
+	$s->sql(<<'SQL');
+UPDATE trades t SET settlement_status = 'SETTLED', settlement_id = d.details ->> 'settlement_id'
+FROM settlement.discrepancies d WHERE d.trade_id = t.trade_id AND d.kind = 'status_changed'
+SQL
+};
+
+# The wallet says no, and somebody has written that it is paid.
+scenario settled_by_hand_and_rejected => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade('not-paid', %snapshot, buyer => 'nobody');
+	$s->sql("UPDATE trades SET settlement_status = 'SETTLED' WHERE trade_id = 'not-paid'; SELECT settlement.resume()");
+	discrepancy_is('not-paid', 'status_changed outcome=FAILED row_settlement_id=null settlement_status=SETTLED', 'is a discrepancy');
+	$s->dead_letter_is('not-paid', 'FAILED user_not_found USER_NOT_FOUND 1');
+	my ($status, undef, $err) = $s->try_sql("SELECT settlement.redrive('not-paid', 'again')");
+	like($err, qr/was not redriven: its trade row says SETTLED or REVERSED/, 'what says SETTLED is not sent again');
+	$s->sql("UPDATE trades SET settlement_status = 'PENDING' WHERE trade_id = 'not-paid'");
+	$s->wallet->fund(qw(nobody USDT 1000));
+	$s->sql("SELECT settlement.redrive('not-paid', 'again')");
+	$s->status_is('not-paid', 'SETTLED');
+	is($s->effects_of('not-paid'), 1, 'it is when it says PENDING');
+};
+
+# The changes of one row are the user's; the books agree with what was enqueued.
+scenario the_books => sub {
+	$s->at_rest;
+	$s->sql("UPDATE trades SET symbol = 'BTC/USDT', buyer_user_id = 'u1', price = 100, quantity = 2, buyer_fee = 0.5 WHERE buyer_user_id <> 'nobody'");
+	$s->ledgers_are_equal('the ledger equals the trades as they were enqueued');
+};
+
+# ------------------------------------------------------- locks and the like
+
+# While outcomes wait for a table that somebody has locked, all else goes on.
+scenario access_exclusive_while_outcomes_wait => sub {
+	$s->sql('SET ROLE exchange; CREATE TABLE public.others (LIKE trades INCLUDING DEFAULTS INCLUDING INDEXES)');
+	$s->attach('public.others');
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trades('locked', 20);
+	$s->sql("INSERT INTO others (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity) SELECT 'other-' || i, 'BTC/USDT', 'b', 's', 'u1', 'u2', 10, 1 FROM generate_series(1, 20) AS i");
+	my $user = $s->session;
+	$user->query_safe('BEGIN; LOCK TABLE trades IN ACCESS EXCLUSIVE MODE');
+	my $aborts = $s->metric('turn_aborts');
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes("SELECT count(*) FROM others WHERE settlement_status = 'SETTLED'", 20, 'the other table settles');
+	$s->becomes("SELECT count(*) FROM settlement.unapplied WHERE status = 'SETTLED'", 20, 'outcomes of the locked one are recorded');
+	is($s->metric('turn_aborts'), $aborts, 'no turn waited for the lock until it failed');
+	$user->query_safe('COMMIT');
+	$user->quit;
+	$s->settled_is('locked', 20);
+	is($s->sql("SELECT count(*) FROM trades WHERE trade_id LIKE 'locked%' AND settlement_attempts <> 1"), 0, 'by one request each');
+};
+
+# In flight: the wallet has it while the table changes under it.
+scenario dropped_and_renamed_while_in_flight => sub {
+	$s->sql(<<'SQL');
+SET ROLE exchange;
+CREATE TABLE public.parts (LIKE trades INCLUDING DEFAULTS) PARTITION BY LIST (symbol);
+CREATE TABLE public.parts_btc PARTITION OF parts FOR VALUES IN ('BTC/USDT');
+CREATE TABLE public.parts_eth PARTITION OF parts FOR VALUES IN ('ETH/USDT');
+CREATE TABLE public.parts_sol PARTITION OF parts FOR VALUES IN ('SOL/USDT');
+ALTER TABLE parts ADD PRIMARY KEY (trade_id, symbol);
+SQL
+	$s->attach('public.parts');
+	$hold->at('claims');
+	$s->sql(<<'SQL');
+INSERT INTO parts (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity)
+SELECT 'part-' || s, s || '/USDT', 'b', 's', 'u1', 'u2', 10, 1 FROM unnest('{BTC,ETH,SOL}'::text[]) AS s
+SQL
+	wait_for(sub { $s->effects_of('part-BTC') && $s->effects_of('part-ETH') && $s->effects_of('part-SOL') }, 'the wallet to book them');
+	$s->sql(<<'SQL');
+SET ROLE exchange;
+DROP TABLE parts_btc;
+ALTER TABLE parts DETACH PARTITION parts_eth;
+ALTER TABLE parts RENAME TO shares;
+ALTER TABLE shares RENAME COLUMN settlement_error TO why;
+ALTER TABLE shares RENAME COLUMN price TO px;
+ALTER TABLE shares DROP COLUMN settled_at;
+SQL
+	$hold->release('claims');
+	$s->becomes("SELECT kind FROM settlement.discrepancies WHERE trade_id = 'part-BTC'", 'trade_row_gone', 'a dropped partition: what was paid is a discrepancy');
+	$s->becomes("SELECT settlement_status FROM parts_eth", 'SETTLED', 'a detached one is written');
+	$s->becomes("SELECT settlement_status FROM shares", 'SETTLED', 'so is a renamed table with other columns');
+	$s->at_rest;
+};
+
+done_testing();

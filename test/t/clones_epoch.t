@@ -1,0 +1,80 @@
+#!/usr/bin/perl
+# Two copies that are both adopted: the wallet takes the one with the higher epoch.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Settlement;
+use Copies;
+use Test::More;
+
+my $s = Settlement->start(name => 'main', conf => <<'CONF');
+max_connections = 30
+max_worker_processes = 24
+settlement.workers = 1
+wal_writer_delay = 10s
+CONF
+my $node = $s->node;
+my $backlog = backlog($s, sub { $node->safe_psql('template1', "CREATE DATABASE $_ TEMPLATE postgres") for qw(one two) });
+my %epoch;
+
+sub state_becomes
+{
+	my ($database, $state, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until($database, 'SELECT state FROM settlement.status', $state), $name);
+}
+
+sub settles
+{
+	my ($database, $trade) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until($database, "SELECT settlement_status FROM trades WHERE trade_id = '$trade'", 'SETTLED'), "$trade settles");
+}
+
+scenario their_epochs_differ => sub {
+	$epoch{$_} = $node->safe_psql($_, "SELECT settlement.adopt('I am the one')") for qw(one two);
+	isnt($epoch{one}, $epoch{two}, 'no two are alike');
+	cmp_ok($_, '>', 1, 'they are higher than that of the original') for values %epoch;
+};
+
+my ($low, $high) = sort { $epoch{$a} <=> $epoch{$b} } qw(one two);
+
+scenario the_higher_one_wins => sub {
+	$node->safe_psql($high, "SELECT settlement.resume(); SELECT put('of the higher')");
+	settles($high, 'of the higher');
+	my $effects = $s->effects;
+	$node->safe_psql($low, "SELECT settlement.resume(); SELECT put('of the lower')");
+	state_becomes($low, 'stale epoch', 'the wallet refuses the lower one');
+	is($s->effects, $effects, 'it has no effect');
+	like($node->safe_psql($low, "SELECT string_agg(x, ' ') FROM settlement.explain('of the lower') x"), qr/told of a newer primary/, 'explain() says why');
+	is($node->safe_psql($low, 'SELECT count(*) FROM settlement.dlq'), 0, 'nothing is dead-lettered');
+};
+
+scenario who_loses_may_adopt_again => sub {
+	cmp_ok($node->safe_psql($low, "SELECT settlement.adopt('no, this one')"), '>', $epoch{$high}, 'and is the highest then');
+	settles($low, 'of the lower');
+	$node->safe_psql($high, "SELECT put('too late')");
+	state_becomes($high, 'stale epoch', 'the other one is refused');
+	Copies::books_agree($s, $node, $_) for qw(one two);
+};
+
+# The operator has been told the epoch; then the server crashes.
+scenario a_crash_after_adopt => sub {
+	$node->append_conf('postgresql.conf', 'settlement.enabled = off');
+	$node->reload;
+	state_becomes($high, 'disabled', 'sending is off');
+	my $told = do {
+		local $ENV{PGOPTIONS} = '-c synchronous_commit=off';
+		$node->safe_psql($high, "SELECT settlement.adopt('this one after all')");
+	};
+	$node->stop('immediate');
+	$node->append_conf('postgresql.conf', 'settlement.enabled = on');
+	$node->start;
+	is($node->safe_psql($high, 'SELECT epoch FROM settlement.identity'), $told, 'it is still the epoch');
+	settles($high, 'too late');
+	is($s->wallet->stats->{epoch}, $told, 'and goes with the first request');
+	Copies::books_agree($s, $node, $high);
+};
+
+done_testing();
