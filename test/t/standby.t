@@ -31,7 +31,7 @@ sub nothing_is_sent
 	is($s->requests, $requests // 0, "$name: nothing is sent");
 }
 
-# (component and status), hint
+# What doctor() says of standbys, as "status detail hint".
 sub finding { return $s->sql("SELECT concat_ws(' ', status, detail, hint) FROM settlement.doctor() WHERE component = 'standby'") }
 
 scenario no_standby_yet => sub {
