@@ -49,7 +49,8 @@ BEGIN
     UNION ALL
     SELECT m.name, 'gauge', m.value::double precision, m.help
     FROM (VALUES
-        ('sending', (state.send_state = 'ok' AND state.workers > 0)::integer::numeric,
+        ('sending', (state.send_state = 'ok' AND state.workers > 0 AND
+                     (state.held_since < clock_timestamp() - interval '1 second') IS NOT TRUE)::integer::numeric,
             'Workers may send: 1; 0: see the view status.'),
         ('paused', (EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = '*'
                             AND (p.until IS NULL OR p.until > now())))::integer,

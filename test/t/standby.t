@@ -31,7 +31,7 @@ sub nothing_is_sent
 	is($s->requests, $requests // 0, "$name: nothing is sent");
 }
 
-# (component and status), hint
+# What doctor() says of standbys, as "status detail hint".
 sub finding { return $s->sql("SELECT concat_ws(' ', status, detail, hint) FROM settlement.doctor() WHERE component = 'standby'") }
 
 scenario no_standby_yet => sub {
@@ -40,6 +40,7 @@ scenario no_standby_yet => sub {
 	is($s->sql('SELECT DISTINCT phase FROM settlement.in_flight'), $waiting, 'in_flight says what for');
 	cmp_ok($s->sql('SELECT in_flight FROM settlement.status'), '<=', 16, 'each worker holds what it may have in flight');
 	like(finding(), qr/^fail no synchronous standby has confirmed .*stream now: 0 .*pg_stat_replication/, 'doctor() says what is missing');
+	is($s->metric('sending'), 0, 'the metric sending is 0');
 	like($s->sql("SELECT settlement.explain('early-1')"), qr/no synchronous standby has confirmed/, 'so does explain()');
 };
 
