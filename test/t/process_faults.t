@@ -42,6 +42,10 @@ settlement.poll_interval = '200ms'
 CONF
 my $node = $s->node;
 
+# After several crashes in a row the server waits before it starts workers again;
+# a scenario does not pay for those of the last one.
+sub start_afresh { $node->restart; $s->wait_for_workers(2) }
+
 # Trades that are in flight beside a poisonous one all the time.
 sub innocents
 {
@@ -54,6 +58,7 @@ sub poison_is_set_aside
 {
 	my ($poison, $status, $innocents) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	start_afresh();
 	my $log = -s $node->logfile;
 	# the crash may also end the session that has just committed
 	$s->try_sql("SELECT public.put('$innocents', 4), public.put('$poison'), public.put('$innocents', 8, 5)");
@@ -91,6 +96,7 @@ scenario a_reply_that_crashes_its_worker => sub {
 
 # The reply cannot be recorded: the server crashes, and crashes in its recovery, until there is space.
 scenario no_space_for_wal => sub {
+	start_afresh();
 	$s->faults({ match => { trade_id_prefix => 'wal', times => 1 }, action => 'pass', reply_delay_ms => 600 });
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	$s->trades('wal', 20);
@@ -109,6 +115,7 @@ scenario no_space_for_wal => sub {
 
 # Nothing can be added to the tables: what the wallet says is kept until it can.
 scenario no_space_for_tables => sub {
+	start_afresh();
 	$s->faults({ match => { trade_id_prefix => 'table' }, action => 'pass', reply_delay_ms => 600 });
 	my ($booked, $requests, $failures) = ($s->effects, $s->requests, $s->metric('turn_aborts') + $s->metric('apply_failures'));
 	$s->trades('table', 120);
