@@ -10,9 +10,10 @@ use Settlement;
 use File::Temp qw(tempdir);
 use Test::More;
 
+plan skip_all => 'the sanitizers have the allocator' if $ENV{SETTLEMENT_SANITIZE};
+
 my $dir = tempdir(CLEANUP => 1);
 my $wishes = "$dir/wishes";
-my $sanitized = $ENV{SETTLEMENT_SANITIZE};
 
 # As faults.c has it: full, memory_pid, memory_every, divide_pid, injected.
 sub wish
@@ -28,7 +29,7 @@ sub injected
 	return (unpack 'a32 l l l l', $bytes)[4];
 }
 PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 48);
-system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', ($sanitized ? '-DNO_MEMORY_FAULTS' : ()), '-o', "$dir/faults.so",
+system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', '-o', "$dir/faults.so",
 	"$FindBin::Bin/../lib/faults.c", '-ldl') == 0 or die 'faults.c does not build';
 $ENV{SETTLEMENT_FAULTS} = $wishes;
 $ENV{LD_PRELOAD} = "$dir/faults.so";
@@ -153,7 +154,6 @@ scenario a_division_by_zero_in_the_http_library => sub {
 # Allocations fail here and there, in the server and in the libraries that it
 # uses, while a worker sends and reads replies.
 scenario no_memory => sub {
-	plan skip_all => 'the sanitizers have the allocator' if $sanitized;
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	my ($n, $total) = (0, 0);
 	$s->set(workers => 1);
