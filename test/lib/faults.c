@@ -120,7 +120,6 @@ pwritev64(int fd, const struct iovec *parts, int n, off64_t at)
 	return is_full(fd) ? -1 : next(fd, parts, n, at);
 }
 
-#ifndef NO_MEMORY_FAULTS
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
@@ -153,7 +152,6 @@ realloc(void *old, size_t size)
 {
 	return is_exhausted() ? NULL : __libc_realloc(old, size);
 }
-#endif
 
 static void
 die_of(const char *bytes, size_t len, const char *poison)

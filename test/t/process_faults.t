@@ -10,9 +10,10 @@ use Settlement;
 use File::Temp qw(tempdir);
 use Test::More;
 
+plan skip_all => 'the sanitizers have the allocator' if $ENV{SETTLEMENT_SANITIZE};
+
 my $dir = tempdir(CLEANUP => 1);
 my $wishes = "$dir/wishes";
-my $sanitized = $ENV{SETTLEMENT_SANITIZE};
 
 # As faults.c has it: full, memory_pid, memory_every, divide_pid, injected.
 sub wish
@@ -28,7 +29,7 @@ sub injected
 	return (unpack 'a32 l l l l', $bytes)[4];
 }
 PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 48);
-system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', ($sanitized ? '-DNO_MEMORY_FAULTS' : ()), '-o', "$dir/faults.so",
+system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', '-o', "$dir/faults.so",
 	"$FindBin::Bin/../lib/faults.c", '-ldl') == 0 or die 'faults.c does not build';
 $ENV{SETTLEMENT_FAULTS} = $wishes;
 $ENV{LD_PRELOAD} = "$dir/faults.so";
@@ -42,6 +43,10 @@ settlement.poll_interval = '200ms'
 CONF
 my $node = $s->node;
 
+# After several crashes in a row the server waits before it starts workers again;
+# a scenario does not pay for those of the last one.
+sub start_afresh { $node->restart; $s->wait_for_workers(2) }
+
 # Trades that are in flight beside a poisonous one all the time.
 sub innocents
 {
@@ -54,6 +59,7 @@ sub poison_is_set_aside
 {
 	my ($poison, $status, $innocents) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	start_afresh();
 	my $log = -s $node->logfile;
 	# the crash may also end the session that has just committed
 	$s->try_sql("SELECT public.put('$innocents', 4), public.put('$poison'), public.put('$innocents', 8, 5)");
@@ -91,6 +97,7 @@ scenario a_reply_that_crashes_its_worker => sub {
 
 # The reply cannot be recorded: the server crashes, and crashes in its recovery, until there is space.
 scenario no_space_for_wal => sub {
+	start_afresh();
 	$s->faults({ match => { trade_id_prefix => 'wal', times => 1 }, action => 'pass', reply_delay_ms => 600 });
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	$s->trades('wal', 20);
@@ -109,6 +116,7 @@ scenario no_space_for_wal => sub {
 
 # Nothing can be added to the tables: what the wallet says is kept until it can.
 scenario no_space_for_tables => sub {
+	start_afresh();
 	$s->faults({ match => { trade_id_prefix => 'table' }, action => 'pass', reply_delay_ms => 600 });
 	my ($booked, $requests, $failures) = ($s->effects, $s->requests, $s->metric('turn_aborts') + $s->metric('apply_failures'));
 	$s->trades('table', 120);
@@ -146,7 +154,6 @@ scenario a_division_by_zero_in_the_http_library => sub {
 # Allocations fail here and there, in the server and in the libraries that it
 # uses, while a worker sends and reads replies.
 scenario no_memory => sub {
-	plan skip_all => 'the sanitizers have the allocator' if $sanitized;
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	my ($n, $total) = (0, 0);
 	$s->set(workers => 1);

@@ -101,14 +101,14 @@ sub replies_wait_for_a_lock
 {
 	my ($name, $tables) = @_;
 	my $booked = $s->effects;
-	$s->faults({ match => { trade_id_prefix => $name, times => 1 }, action => 'pass', reply_delay_ms => 400 });
+	$s->faults({ match => { trade_id_prefix => $name, times => 1 }, action => 'pass', reply_delay_ms => 1500 });
+	my $session = $s->session;
 	$s->trades($name, 5);
 	wait_for(sub { $s->effects >= $booked + 5 }, 'the wallet to book them');
-	my $session = $s->session;
+	my $pid = $s->sql('SELECT pid FROM settlement.workers WHERE in_flight = 5');
 	$session->query_safe("BEGIN; LOCK TABLE $tables IN ACCESS EXCLUSIVE MODE");
-	wait_for(sub { $s->sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'settlement worker' AND wait_event_type = 'Lock' LIMIT 1") },
-		'a worker to wait for it');
-	return ($session, $s->sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'settlement worker' AND wait_event_type = 'Lock' LIMIT 1"));
+	wait_for(sub { $s->sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Lock'") }, 'the worker to wait for it');
+	return ($session, $pid);
 }
 
 scenario crash_after_reply_before_commit => sub {
@@ -133,7 +133,8 @@ scenario a_turn_that_fails_keeps_its_replies => sub {
 	my $before = length $log->();
 	my ($session, $pid) = replies_wait_for_a_lock('aborted', 'settlement.queue, settlement.claims, settlement.deferred, settlement.unapplied');
 	$s->sql("SELECT pg_cancel_backend($pid)") for 1 .. 3;
-	wait_for(sub { 3 <= (() = substr($log->(), $before) =~ /ERROR:  canceling statement due to lock timeout/g) }, 'turns to fail');
+	# the first may have begun before there was a reply
+	wait_for(sub { 2 <= (() = substr($log->(), $before) =~ /\[$pid\] ERROR:  canceling statement due to lock timeout/g) }, 'turns to fail');
 	$session->query_safe('COMMIT');
 	$session->quit;
 	$s->settled_is('aborted', 5, 'all settle');
