@@ -122,8 +122,8 @@ check_epoch(Request *request, bool *database_ok)
 	}
 	if (request->epoch < server->answers.epoch)
 	{
-		refuse(request, 412, "STALE_EPOCH", &server->stats.stale_epoch,
-			   "a higher epoch has been seen");
+		request->counter = &server->stats.stale_epoch;
+		reply_stale_epoch(request, server->answers.epoch);
 		return false;
 	}
 	if (request->epoch > server->answers.epoch)

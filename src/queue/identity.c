@@ -310,24 +310,29 @@ identity_problem(const char **hint)
 /*
  * Two copies of one database may be promoted or adopted, each not knowing of the
  * other.  With a random part their epochs differ, so that the wallet refuses one
- * of them; who loses may adopt again, and wins.
+ * of them; who loses may adopt again.  It wins if the wallet has told the epoch
+ * that it has seen, or else after a few times.
  */
 int64
 identity_next_epoch(int64 former)
 {
+	DbState    *db = shmem_my_database();
 	uint32		tie_breaker;
 
 	if (!pg_strong_random(&tie_breaker, sizeof(tie_breaker)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random number for an epoch")));
+	if (db != NULL)
+		former = Max(former, (int64) pg_atomic_read_u64(&db->refused_epoch));
 	return (former / EPOCH_STEP + 1) * EPOCH_STEP + tie_breaker % EPOCH_STEP;
 }
 
 void
-identity_epoch_refused(DbState *db, uint64 epoch)
+identity_epoch_refused(DbState *db, int64 seen)
 {
-	pg_atomic_write_u64(&db->refused_epoch, epoch);
+	pg_atomic_write_u64(&db->refused_epoch,
+						Max((uint64) seen, pg_atomic_read_u64(&db->epoch)));
 }
 
 bool
