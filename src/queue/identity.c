@@ -6,9 +6,9 @@
  * TEMPLATE, recovery to a point in time, logical replication) has the same queue
  * as its original and must send nothing of it.  Each kind of copy differs from
  * the original in one of the things that the identity names.  What differs after
- * a failover, the place and the timeline, is accepted only if this postmaster
- * came up as a standby, and raises the epoch that goes with each request, so
- * that a wallet can refuse the old primary.
+ * a failover, the place and the timeline, is accepted only if this server was a
+ * standby (shared/standby.c), and raises the epoch that goes with each request,
+ * so that a wallet can refuse the old primary.
  *
  * The row is read in the caller's transaction, and locked before it is changed.
  */
@@ -128,14 +128,14 @@ fence(Finding *finding, const char *reason, const char *hint)
 }
 
 /*
- * A new timeline is that of a promotion, if this postmaster was a standby; where
+ * A new timeline is that of a promotion, if this server was a standby; where
  * tokens say which servers may send, if it has the token, too.
  */
 static IdentityVerdict
 judge_timeline(const Identity *identity, const Place *place, Finding *finding)
 {
-	if (settlement_shared == NULL || !settlement_shared->started_as_standby)
-		return fence(finding, "it was recovered from a backup, or promoted before the last server start",
+	if (settlement_shared == NULL || !settlement_shared->was_standby)
+		return fence(finding, "it was recovered from a backup or to a point in time",
 					 "Wherever the original still runs, it is the one that sends.  If this one replaces it: SELECT settlement.adopt('why');");
 	if (place_is_site(identity->who) && strcmp(identity->who, place->who) != 0)
 		return fence(finding, "it was promoted where the token of its settlement.site_file is not",

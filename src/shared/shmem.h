@@ -206,7 +206,7 @@ typedef struct SettlementShared
 {
 	LWLock	   *lock;
 	uint64		boot;			/* random, of this start of shared memory */
-	bool		started_as_standby; /* this postmaster saw recovery of a standby */
+	bool		was_standby;	/* when it last recovered from elsewhere */
 	TimestampTz workers_after;	/* none is started before: the server crashes
 								 * time and again */
 	pid_t		launcher_pid;	/* lock, as the next five */
