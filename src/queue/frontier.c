@@ -49,7 +49,8 @@
 #define SWEEP_WIDTH			20000	/* ids looked at per piece of a sweep */
 #define STALE_CLAIMER_MS	15000	/* a scan lasts microseconds */
 #define MAX_PASSED			20000	/* rows left for later by one part of a scan */
-#define PASSED_FIRST		8		/* one scan of so many begins with them */
+#define PASSED_FIRST		8		/* one scan of so many begins with them, */
+#define PASSED_SHARE		64		/* ... with so many ids */
 
 typedef struct Scan
 {
@@ -550,11 +551,11 @@ scan_sweep(Scan *scan)
  * db->passed.
  */
 static void
-scan_passed(Scan *scan)
+scan_passed(Scan *scan, int width)
 {
 	IdRange		piece = scan->db->passed;
 
-	piece.hi = Min(piece.hi, piece.lo + SWEEP_WIDTH - 1);
+	piece.hi = Min(piece.hi, piece.lo + width - 1);
 	if (piece.lo > piece.hi || scan->stopped)
 		return;
 	scan->again = true;
@@ -674,11 +675,11 @@ frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg, bool *busy)
 	scan_sweep(&scan);
 	/* others go first, but not always */
 	if (db->scans++ % PASSED_FIRST == 0)
-		scan_passed(&scan);
+		scan_passed(&scan, PASSED_SHARE);
 	if (!scan.stopped)
 		scan_range(&scan, scan.frontier + 1, PG_INT64_MAX, false);
 	if (scan.passed_next == 0)
-		scan_passed(&scan);
+		scan_passed(&scan, SWEEP_WIDTH);
 	UnregisterSnapshot(scan.snapshot);
 
 	hand_out(&scan);

@@ -135,11 +135,12 @@ scenario a_claim_that_is_half_finished => sub {
 	$s->faults;
 };
 
-# Both settled and rejected in one claim, while its symbol is paused.
+# Both settled and rejected in one claim, while its symbol is paused; what would be
+# tried again is answered after that.
 scenario paused_while_in_flight => sub {
 	$hold->at('claims');
 	my $requests = $s->requests;
-	$s->faults({ match => { trade_id => 'fly-2', times => 1 }, action => 'status', status => 503 });
+	$s->faults({ match => { trade_id => 'fly-2', times => 1 }, action => 'status', status => 503, reply_delay_ms => 1000 });
 	$s->engine("SELECT put('fly', 2, symbol => 'ETH/USDT'); SELECT put('fly-no', symbol => 'ETH/USDT', buyer => 'nobody')");
 	wait_for(sub { $s->requests - $requests >= 3 }, 'all to be sent');
 	$s->sql("SELECT settlement.pause('race', 'ETH/USDT')");
