@@ -1,7 +1,7 @@
 -- Pause, resume, breaker, workers; status and metrics show it.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(31);
+SELECT plan(32);
 
 SELECT throws_ok($$ SELECT settlement.pause('') $$, '22023', NULL, 'a pause takes a reason');
 SELECT throws_ok($$ SELECT settlement.pause('x', until => now() - interval '1 s') $$, '22023', NULL, 'a pause ends in the future');
