@@ -174,6 +174,7 @@ forget_hints(DbState *db)
 	db->sweep_undecided = false;
 	db->sweep_next = 1;
 	db->sweep_end = 0;
+	db->passed = (IdRange) {1, 0};
 	db->safe = 0;
 	db->n_marks = 0;
 	db->open_claimed = 0;

@@ -128,6 +128,9 @@ typedef struct DbState
 	bool		sweep_undecided;	/* a prepared transaction has committed */
 	int64		sweep_next;		/* a sweep is under way when <= sweep_end */
 	int64		sweep_end;
+	IdRange		passed;			/* has all rows that scans left for later; empty
+								 * when lo > hi */
+	uint64		scans;
 	int64		safe;			/* ids up to here are decided and looked at */
 	int			n_marks;
 	ScanMark	marks[MAX_SCAN_MARKS];
