@@ -4,8 +4,10 @@
  *	  as many trades as there are free slots.  One flush for all of it; what
  *	  arrives during the flush makes the next turn, so batches fit the load.
  *
- * Requests leave after the commit, at once or when a standby has it (held.c).  After an error turn_aborted undoes what the
- * turn did in memory, and the next one records evidence only.
+ * Requests leave after the commit, at once or when a standby has it (held.c).
+ * After an error turn_aborted undoes what the turn did in memory, and the next
+ * one records evidence only.  After the commit there is nothing to undo: an error
+ * then ends the worker (worker.c), and others go on with what it had claimed.
  */
 #include "postgres.h"
 
@@ -214,8 +216,8 @@ turn_committed(Worker *w)
 {
 	Turn	   *turn = &w->turn;
 
-	/* from here on nothing of the turn can be undone */
 	turn->active = false;
+	turn->committed = true;
 	w->n_answered = 0;
 	w->evidence_only = false;
 	w->aborts_in_row = 0;
@@ -233,6 +235,7 @@ turn_committed(Worker *w)
 	if (w->more && !turn->claim.busy)
 		shmem_wake_worker(w->db);
 	pg_atomic_write_u64(&w->slot->pauses_seen, pauses_version());
+	turn->committed = false;
 }
 
 void

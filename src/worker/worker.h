@@ -37,6 +37,7 @@
 typedef struct Turn
 {
 	bool		active;
+	bool		committed;		/* ... and not all of it is done in memory */
 	Finish		finish;
 	Claim		claim;
 	Due			due;
