@@ -11,9 +11,10 @@
  *
  * The worker does not wait inside its commit but holds the flights here, oldest
  * first, and looks again after a while; all else goes on.  What stands in the
- * way of sending meanwhile (a stop, a pause, an open breaker, other settings,
- * an idempotency window that has passed) makes the claims go: nothing was sent,
- * so the trades are ready as before, and are judged anew when claimed again.
+ * way of sending meanwhile (a stop, a pause, an open breaker, a Retry-After, other
+ * settings, an idempotency window that has passed) makes the claims go: nothing
+ * was sent, so the trades are ready as before, and are judged anew when claimed
+ * again.
  *
  * Takes SyncRepLock and policy_lock, each alone.
  */
@@ -121,7 +122,7 @@ held_must_go(Worker *w)
 	for (int i = 0; i < w->n_held; i++)
 		if (is_expired(w->held[i]) || (only_probes && !w->held[i]->probe))
 			return true;
-	return false;
+	return sender_on_hold(w);
 }
 
 /* Send what the standbys have by now. */

@@ -193,6 +193,17 @@ sender_breaker_closed(Worker *w)
 	return result;
 }
 
+bool
+sender_on_hold(Worker *w)
+{
+	bool		result;
+
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	result = limiter_is_held(&w->db->limiter, GetCurrentTimestamp());
+	LWLockRelease(w->db->policy_lock);
+	return result;
+}
+
 /* ms until breaker and limiter may let one through; -1: only by hand. */
 long
 sender_wait_ms(Worker *w, TimestampTz now)

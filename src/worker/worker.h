@@ -105,6 +105,8 @@ extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
 extern bool sender_breaker_closed(Worker *w);
+/* The wallet wants to be left alone: 429, Retry-After. */
+extern bool sender_on_hold(Worker *w);
 
 /* held.c */
 extern bool claim_may_leave(const OpenClaim *claim);
