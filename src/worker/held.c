@@ -28,6 +28,7 @@
 #include "queue/decision.h"
 #include "queue/frontier.h"
 #include "queue/pauses.h"
+#include "shared/clock.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
 
@@ -78,24 +79,25 @@ held_add(Worker *w, TradeFlight **flights, int n)
 	show_since(w);
 }
 
+/* By the clock of claimed_at, which nobody sets back. */
 static int64
-held_ms(const Worker *w, TimestampTz now)
+held_ms(const Worker *w)
 {
-	return (now - w->held[0]->claimed_at) / 1000;
+	return (clock_latest() - w->held[0]->claimed_at) / 1000;
 }
 
 /* The standby is away or far behind: more claims would only wait as well. */
 bool
 held_too_long(const Worker *w)
 {
-	return w->n_held > 0 && held_ms(w, GetCurrentTimestamp()) > CLAIM_ON_MS;
+	return w->n_held > 0 && held_ms(w) > CLAIM_ON_MS;
 }
 
 /* Until the next look, the longer the claims have waited already. */
 long
-held_wait_ms(const Worker *w, TimestampTz now)
+held_wait_ms(const Worker *w)
 {
-	return (long) Max(Min(held_ms(w, now) / 8, MAX_WAIT_MS), 1);
+	return (long) Max(Min(held_ms(w) / 8, MAX_WAIT_MS), 1);
 }
 
 /* As when a row is claimed (claim.c): the wallet may have forgotten the key. */

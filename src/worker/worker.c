@@ -153,7 +153,7 @@ wait_time(Worker *w, TimestampTz now)
 	long		sender_ms;
 
 	if (w->n_held > 0)
-		timeout = Min(timeout, held_wait_ms(w, now));
+		timeout = Min(timeout, held_wait_ms(w));
 	if (w->client != NULL)
 	{
 		client_ms = wallet_client_timeout_ms(w->client);

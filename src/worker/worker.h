@@ -116,7 +116,7 @@ extern bool held_too_long(const Worker *w);
 extern bool held_must_go(Worker *w);
 extern void held_withdraw(Worker *w);
 extern void held_withdrawn(Worker *w);
-extern long held_wait_ms(const Worker *w, TimestampTz now);
+extern long held_wait_ms(const Worker *w);
 
 /* upkeep.c */
 extern void upkeep(Worker *w, TimestampTz now);
