@@ -41,11 +41,17 @@ free_flights(const Worker *w)
 	return Max(sender_concurrency(w) - w->pool->n_used, 0);
 }
 
+/* By the end of the next scan it is known. */
+static bool
+something_is_new(const Worker *w)
+{
+	return w->more || pg_atomic_read_u64(&w->db->announced) != w->announced_seen;
+}
+
 static bool
 something_to_claim(const Worker *w, TimestampTz now)
 {
-	if (w->more || pg_atomic_read_u64(&w->db->announced) != w->announced_seen ||
-		frontier_has_work(w->db))
+	if (something_is_new(w) || frontier_has_work(w->db))
 		return true;
 	/* what nobody announced is found by tidying up */
 	return TimestampDifferenceExceeds(w->chores_at, now, CHORES_MS) &&
@@ -112,10 +118,15 @@ finish_part(Worker *w, Turn *turn)
 	finish_trades(w->db, w->slot_index, finish);
 }
 
+/*
+ * While one probe at a time leaves, a ready trade goes first: whether the failures
+ * of those that wait count is judged here, and its answer may tell.
+ */
 static void
 due_part(Worker *w, Turn *turn, TimestampTz now)
 {
-	if (!wants_due(w, now))
+	if (!wants_due(w, now) ||
+		(something_is_new(w) && wants_claim(w, now) && !sender_breaker_closed(w)))
 		return;
 	if (pg_atomic_read_u64(&w->db->next_due) == 0)
 		due_look(w->db);
