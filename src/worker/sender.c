@@ -316,6 +316,7 @@ submit(Worker *w, TradeFlight *flight)
 	make_traceparent(flight, traceparent, sizeof(traceparent));
 	flight->sent_at = GetCurrentTimestamp();
 	flight->state = FLIGHT_SENT;
+	wallet_client_set_lineage(w->client, identity_lineage());
 	if (!wallet_client_submit(w->client, flight->verb, &flight->wire, flight->key,
 							  format, (int64) pg_atomic_read_u64(&w->db->epoch),
 							  traceparent, flight))

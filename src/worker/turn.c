@@ -20,6 +20,7 @@
 
 #include "queue/apply.h"
 #include "queue/frontier.h"
+#include "queue/identity.h"
 #include "queue/pauses.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
@@ -31,6 +32,7 @@ static bool
 may_send(const Worker *w)
 {
 	return w->client != NULL && !w->reconfigure && !w->stopping && !held_too_long(w) &&
+		identity_lineage()[0] != '\0' &&
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		pg_atomic_read_u32(&w->db->recovered) != 0;
 }
