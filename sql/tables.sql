@@ -287,13 +287,15 @@ CREATE TABLE settlement.identity (
     adopted_at        timestamptz NOT NULL DEFAULT now(),
     adopted_by        name NOT NULL DEFAULT session_user,
     reason            text NOT NULL,
-    written_by        xid NOT NULL DEFAULT settlement._writer()
+    written_by        xid NOT NULL DEFAULT settlement._writer(),
+    lineage           uuid NOT NULL DEFAULT gen_random_uuid()
 ) USING heap;
 COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
 COMMENT ON COLUMN settlement.identity.place IS 'Who may send: a hash of settlement.site_file, or of the machine.';
 COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the inode of the data directory.';
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
 COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  The last six digits are drawn at random, so that two copies do not have the same one.';
+COMMENT ON COLUMN settlement.identity.lineage IS 'This database and all copies of it, which have it in common: goes with each request, and epochs count within it, so that the wallet may serve other databases too.';
 COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
 CREATE TABLE settlement.discrepancies (

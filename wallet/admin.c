@@ -46,7 +46,6 @@ finish_transaction(Request *request, bool ok)
 	if (request->reply.status == 0)
 		reply_error(request, 500, NULL, "the ledger could not be written");
 	database_rollback(&server->database);
-	answers_reload(&server->answers);
 	return false;
 }
 
@@ -306,7 +305,7 @@ admin_epoch(Request *request)
 	{
 		bool		ok = database_begin(&request->server->database);
 
-		ok = ok && answers_set_epoch(&request->server->answers, epoch);
+		ok = ok && answers_set_epochs(&request->server->answers, epoch);
 		if (finish_transaction(request, ok))
 			reply_json(request, 200, json_pack("{s:I}", "epoch", epoch));
 	}

@@ -1,7 +1,7 @@
 /*
  * answers.c
  *	  What the wallet remembers besides money: the answer of each idempotency
- *	  key, and the highest epoch seen.
+ *	  key, and the highest epoch seen of each lineage of databases.
  */
 #include "answers.h"
 
@@ -21,13 +21,14 @@ answers_open(Answers *answers, Database *database)
 			" VALUES (?1, ?2, ?3, ?4, ?5)"},
 		{&answers->forget_one, "DELETE FROM answers WHERE key = ?1"},
 		{&answers->forget_older, "DELETE FROM answers WHERE at < ?1"},
-		{&answers->set_epoch, "REPLACE INTO settings VALUES ('epoch', ?1)"},
-		{&answers->get_epoch, "SELECT value FROM settings WHERE name = 'epoch'"},
+		{&answers->set_epoch, "REPLACE INTO epochs VALUES (?1, ?2)"},
+		{&answers->set_epochs, "UPDATE epochs SET epoch = ?1"},
+		{&answers->get_epoch, "SELECT epoch FROM epochs WHERE lineage = ?1"},
+		{&answers->highest_epoch, "SELECT max(epoch) FROM epochs"},
 	};
 
 	*answers = (Answers) {.database = database};
-	return database_prepare(database, texts, sizeof(texts) / sizeof(texts[0])) &&
-		answers_reload(answers);
+	return database_prepare(database, texts, sizeof(texts) / sizeof(texts[0]));
 }
 
 void
@@ -100,22 +101,41 @@ answers_forget_older(Answers *answers, int64_t before)
 	return run_counted(answers, answers->forget_older);
 }
 
-bool
-answers_set_epoch(Answers *answers, int64_t epoch)
+/* The number in the row that the statement returns, 0 without one. */
+static int64_t
+read_number(sqlite3_stmt *statement)
 {
-	sqlite3_bind_int64(answers->set_epoch, 1, epoch);
-	if (!statement_run(answers->set_epoch))
-		return false;
-	answers->epoch = epoch;
-	return true;
+	int64_t		result = sqlite3_step(statement) == SQLITE_ROW ?
+		sqlite3_column_int64(statement, 0) : 0;
+
+	sqlite3_reset(statement);
+	return result;
+}
+
+int64_t
+answers_epoch(Answers *answers, const char *lineage)
+{
+	bind_text(answers->get_epoch, 1, lineage);
+	return read_number(answers->get_epoch);
+}
+
+int64_t
+answers_highest_epoch(Answers *answers)
+{
+	return read_number(answers->highest_epoch);
 }
 
 bool
-answers_reload(Answers *answers)
+answers_set_epoch(Answers *answers, const char *lineage, int64_t epoch)
 {
-	int			step = sqlite3_step(answers->get_epoch);
+	bind_text(answers->set_epoch, 1, lineage);
+	sqlite3_bind_int64(answers->set_epoch, 2, epoch);
+	return statement_run(answers->set_epoch);
+}
 
-	answers->epoch = step == SQLITE_ROW ? sqlite3_column_int64(answers->get_epoch, 0) : 0;
-	sqlite3_reset(answers->get_epoch);
-	return step == SQLITE_ROW || step == SQLITE_DONE;
+bool
+answers_set_epochs(Answers *answers, int64_t epoch)
+{
+	sqlite3_bind_int64(answers->set_epochs, 1, epoch);
+	return statement_run(answers->set_epochs) && answers_set_epoch(answers, "", epoch);
 }

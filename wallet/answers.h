@@ -1,7 +1,7 @@
 /*
  * answers.h
  *	  What the wallet remembers besides money: the answer of each idempotency
- *	  key, and the highest epoch seen.
+ *	  key, and the highest epoch seen of each lineage of databases.
  *
  * Writes happen inside the caller's transaction, together with the postings
  * that an answer speaks of.
@@ -21,13 +21,14 @@
 typedef struct Answers
 {
 	Database   *database;
-	int64_t		epoch;			/* highest seen; as in the database */
 	sqlite3_stmt *find;
 	sqlite3_stmt *add;
 	sqlite3_stmt *forget_one;
 	sqlite3_stmt *forget_older;
 	sqlite3_stmt *set_epoch;
+	sqlite3_stmt *set_epochs;
 	sqlite3_stmt *get_epoch;
+	sqlite3_stmt *highest_epoch;
 } Answers;
 
 typedef struct StoredAnswer
@@ -60,9 +61,12 @@ extern bool answers_add(Answers *answers, const char *key,
 extern int	answers_forget(Answers *answers, const char *key);
 extern int	answers_forget_older(Answers *answers, int64_t before);
 
-extern bool answers_set_epoch(Answers *answers, int64_t epoch);
+/* The highest epoch seen of a lineage ("" = of who names none); 0: none yet. */
+extern int64_t answers_epoch(Answers *answers, const char *lineage);
+extern bool answers_set_epoch(Answers *answers, const char *lineage, int64_t epoch);
 
-/* After a rollback: read the epoch again. */
-extern bool answers_reload(Answers *answers);
+/* Of all lineages. */
+extern int64_t answers_highest_epoch(Answers *answers);
+extern bool answers_set_epochs(Answers *answers, int64_t epoch);
 
 #endif

@@ -75,7 +75,6 @@ batch_run(Server *server)
 		log_message(&server->log, "could not commit a batch of %llu: %s",
 					(unsigned long long) size, database_error(&server->database));
 		database_rollback(&server->database);
-		answers_reload(&server->answers);
 	}
 	server->stats.batches++;
 	if (size > server->stats.largest_batch)

@@ -18,7 +18,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION	1
+#define SCHEMA_VERSION	2
 #define LOCK_TRIES		40
 #define LOCK_TRY_US		50000
 
@@ -63,9 +63,9 @@ static const char schema[] =
 	"  currency TEXT NOT NULL,"
 	"  amount TEXT NOT NULL"
 	") WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS settings ("
-	"  name TEXT PRIMARY KEY,"
-	"  value INTEGER NOT NULL"
+	"CREATE TABLE IF NOT EXISTS epochs ("
+	"  lineage TEXT PRIMARY KEY,"	/* '' of those who name none */
+	"  epoch INTEGER NOT NULL"
 	") WITHOUT ROWID;";
 
 static bool

@@ -29,7 +29,7 @@ inspect_stats(Request *request)
 	json_t	   *document = stats_describe(&request->server->stats);
 
 	json_object_set_new(document, "epoch",
-						json_integer((json_int_t) request->server->answers.epoch));
+						json_integer((json_int_t) answers_highest_epoch(&request->server->answers)));
 	reply_json(request, 200, document);
 }
 

@@ -110,6 +110,8 @@ check_epoch(Request *request, bool *database_ok)
 {
 	Server	   *server = request->server;
 	const char *header = http_header(request, "Settlement-Epoch");
+	const char *lineage = http_header(request, "Settlement-Lineage");
+	int64_t		highest;
 
 	*database_ok = true;
 	if (header == NULL)
@@ -120,14 +122,17 @@ check_epoch(Request *request, bool *database_ok)
 			   "Settlement-Epoch must be a whole number");
 		return false;
 	}
-	if (request->epoch < server->answers.epoch)
+	if (lineage == NULL)
+		lineage = "";
+	highest = answers_epoch(&server->answers, lineage);
+	if (request->epoch < highest)
 	{
 		request->counter = &server->stats.stale_epoch;
-		reply_stale_epoch(request, server->answers.epoch);
+		reply_stale_epoch(request, highest);
 		return false;
 	}
-	if (request->epoch > server->answers.epoch)
-		*database_ok = answers_set_epoch(&server->answers, request->epoch);
+	if (request->epoch > highest)
+		*database_ok = answers_set_epoch(&server->answers, lineage, request->epoch);
 	return true;
 }
 

@@ -20,6 +20,7 @@
 #include "policy/outcome.h"
 #include "queue/announce.h"
 #include "queue/catalog.h"
+#include "shared/clock.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
@@ -122,7 +123,9 @@ row_set_workers(Row *row, const DbState *db)
 	LWLockRelease(settlement_shared->lock);
 	row_set(row, STATE_WORKERS, Int32GetDatum(running));
 	row_set(row, STATE_IN_FLIGHT, Int32GetDatum(in_flight));
-	row_set_time(row, STATE_HELD_SINCE, held_since);
+	if (held_since != 0)		/* as of clock_latest(); people read the wall clock */
+		row_set_time(row, STATE_HELD_SINCE,
+					 held_since - (clock_latest() - GetCurrentTimestamp()));
 }
 
 static void

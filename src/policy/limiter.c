@@ -53,8 +53,8 @@ tokens_at(const Limiter *l, double rate, int64_t now_us)
 }
 
 /* A hold further away than any hold can be comes from a clock set back. */
-static bool
-is_held(const Limiter *l, int64_t now_us)
+bool
+limiter_is_held(const Limiter *l, int64_t now_us)
 {
 	return now_us < l->hold_until_us &&
 		l->hold_until_us - now_us <= RETRY_AFTER_MAX_MS * 1000;
@@ -122,7 +122,7 @@ limiter_take(Limiter *l, double rate, int want, int64_t now_us)
 {
 	double		whole;
 
-	if (want <= 0 || is_held(l, now_us))
+	if (want <= 0 || limiter_is_held(l, now_us))
 		return 0;
 	want = ramp_allows(l, want, now_us);
 	if (!is_limited(rate))
@@ -174,14 +174,14 @@ limiter_slow_down(Limiter *l, int64_t retry_after_ms, int64_t now_us)
 	}
 	else
 	{
-		if (is_held(l, now_us))
+		if (limiter_is_held(l, now_us))
 			return;
 		l->hold_ms = l->hold_ms <= 0 ? HOLD_FIRST_MS : l->hold_ms * 2;
 		if (l->hold_ms > HOLD_MAX_MS)
 			l->hold_ms = HOLD_MAX_MS;
 		until = now_us + l->hold_ms * 1000;
 	}
-	if (until > l->hold_until_us || !is_held(l, now_us))
+	if (until > l->hold_until_us || !limiter_is_held(l, now_us))
 		l->hold_until_us = until;
 	limiter_ramp(l, now_us);
 }
@@ -190,7 +190,7 @@ limiter_slow_down(Limiter *l, int64_t retry_after_ms, int64_t now_us)
 void
 limiter_relax(Limiter *l, int64_t now_us)
 {
-	if (is_held(l, now_us))
+	if (limiter_is_held(l, now_us))
 		return;
 	l->hold_ms = 0;
 	if (l->ramp_left > 0)
@@ -205,7 +205,7 @@ limiter_wait_ms(const Limiter *l, double rate, int64_t now_us)
 {
 	int64_t		wait = 0;
 
-	if (is_held(l, now_us))
+	if (limiter_is_held(l, now_us))
 		wait = (l->hold_until_us - now_us - 1) / 1000 + 1;
 	if (l->ramp_left > 0 && l->ramp_starts == 0)
 	{

@@ -8,6 +8,7 @@
 #ifndef SETTLEMENT_POLICY_LIMITER_H
 #define SETTLEMENT_POLICY_LIMITER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define RAMP_STEP_MS	INT64_C(100)
@@ -49,6 +50,9 @@ extern void limiter_relax(Limiter *l, int64_t now_us);
  * TCP's slow start; without answers one more starts each RAMP_STEP_MS.
  */
 extern void limiter_ramp(Limiter *l, int64_t now_us);
+
+/* Nothing may start, not even what was taken before. */
+extern bool limiter_is_held(const Limiter *l, int64_t now_us);
 
 /* ms until limiter_take may give one. */
 extern int64_t limiter_wait_ms(const Limiter *l, double rate, int64_t now_us);

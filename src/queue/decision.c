@@ -60,7 +60,7 @@ defer(Decision *d, const TradeFlight *flight, const char *reason, double random)
 	d->fate = FATE_DEFERRED;
 	d->reason = reason;
 	d->retry_at = retry_time(flight, random);
-	d->chargeable = flight->result.verdict.chargeable && !flight->probe;
+	d->chargeable = flight->result.verdict.chargeable;
 }
 
 static void

@@ -8,7 +8,8 @@
  * the original in one of the things that the identity names.  What differs after
  * a failover, the place and the timeline, is accepted only if this server was a
  * standby (shared/standby.c), and raises the epoch that goes with each request,
- * so that a wallet can refuse the old primary.
+ * so that a wallet can refuse the old primary.  The lineage, which all copies have
+ * in common, tells it whose epoch that is.
  *
  * The row is read in the caller's transaction, and locked before it is changed.
  */
@@ -28,6 +29,8 @@
 /* The last digits of an epoch are drawn at random: see identity_next_epoch. */
 #define EPOCH_STEP			1000000
 
+#define UUID_TEXT_LEN		36
+
 /* identity.place of a database whose state tables came by replication */
 #define PLACE_REPLICATED	"replicated"
 
@@ -40,6 +43,7 @@ typedef struct Identity
 	int64		epoch;
 	TimeLineID	timeline;
 	bool		written_here;	/* by a transaction, not by a restore */
+	char	   *lineage;
 } Identity;
 
 typedef enum IdentityVerdict
@@ -60,6 +64,8 @@ typedef struct Finding
 
 static Finding last = {"no worker has looked yet", NULL};
 
+static char lineage[UUID_TEXT_LEN + 1];	/* "" until the database may send */
+
 TimeLineID
 identity_timeline(void)
 {
@@ -74,7 +80,8 @@ identity_timeline(void)
 /* ----------------------------------------------------------- the identity */
 
 #define IDENTITY_COLUMNS \
-	"system_identifier, database_oid, place, epoch, timeline, directory, written_by = xmin"
+	"system_identifier, database_oid, place, epoch, timeline, directory, written_by = xmin, " \
+	"lineage::pg_catalog.text"
 
 /* False when there is none.  Inside SPI_connect/SPI_finish. */
 static bool
@@ -102,6 +109,7 @@ read_identity(Identity *identity, bool for_update)
 	identity->timeline = (TimeLineID) DatumGetInt32(SPI_getbinval(tuple, desc, 5, &isnull));
 	identity->directory = TextDatumGetCString(SPI_getbinval(tuple, desc, 6, &isnull));
 	identity->written_here = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	identity->lineage = TextDatumGetCString(SPI_getbinval(tuple, desc, 8, &isnull));
 	return true;
 }
 
@@ -280,9 +288,18 @@ identity_check(DbState *db)
 		verdict = carry_out(&identity, &place, verdict);
 	}
 	if (verdict == MAY_SEND)
+	{
 		pg_atomic_write_u64(&db->epoch, (uint64) identity.epoch);
+		strlcpy(lineage, identity.lineage, sizeof(lineage));
+	}
 	SPI_finish();
 	return verdict == MAY_SEND ? SEND_OK : SEND_FENCED;
+}
+
+const char *
+identity_lineage(void)
+{
+	return lineage;
 }
 
 const char *

@@ -20,6 +20,12 @@
  */
 extern SendState identity_check(DbState *db);
 
+/*
+ * Within which databases the epoch counts: this one and its copies.  A UUID; "" until
+ * identity_check of this process has said SEND_OK.
+ */
+extern const char *identity_lineage(void);
+
 /* Why the last identity_check of this process fenced; NULL if it did not. */
 extern const char *identity_reason(void);
 

@@ -34,13 +34,14 @@ static Statement remove_everywhere = {
 	2, {INT4ARRAYOID, TEXTARRAYOID}
 };
 
+/* $4: when it was sent.  Ahead of now the clock was set back since: any act counts. */
 static Statement record_discrepancy = {
 	"INSERT INTO settlement.discrepancies (attached_id, trade_id, kind, details) "
 	"SELECT $1, $2, 'settled_after_resolve', pg_catalog.jsonb_build_object("
 	"'settlement_id', $3, 'act', a.act, 'acted_at', a.at, 'acted_by', a.role, 'details', a.details) "
 	"FROM settlement.audit_log a WHERE a.trade_id = $2 AND a.attached_id = $1 "
 	"AND (a.act = 'dlq_purge' OR a.act = 'resolve' AND a.details ->> 'outcome' = 'FAILED') "
-	"AND a.at > $4 ORDER BY a.id DESC LIMIT 1",
+	"AND (a.at > $4 OR $4 > pg_catalog.clock_timestamp()) ORDER BY a.id DESC LIMIT 1",
 	4, {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
 };
 
@@ -53,7 +54,7 @@ record_settled(const TradeFlight *flight)
 	values[0] = Int32GetDatum(flight->attached_id);
 	values[1] = CStringGetTextDatum(flight->wire.trade_id);
 	values[2] = CStringGetTextDatum(flight->result.settlement_id);
-	values[3] = TimestampTzGetDatum(flight->claimed_at);
+	values[3] = TimestampTzGetDatum(flight->sent_at);
 	statement_run(&record_discrepancy, values);
 
 	row.attached_id = flight->attached_id;

@@ -193,7 +193,7 @@ typedef struct WorkerSlot
 	pg_atomic_uint32 idle;		/* waiting, with free slots: may be woken */
 	pg_atomic_uint64 heartbeat; /* TimestampTz */
 	pg_atomic_uint64 pauses_seen;	/* pauses_version acted upon */
-	pg_atomic_uint64 held_since;	/* TimestampTz of its oldest claim that waits
+	pg_atomic_uint64 held_since;	/* clock_latest() of its oldest claim that waits
 									 * for a standby; 0 none */
 	pg_atomic_uint64 settled;
 	pg_atomic_uint64 failed;

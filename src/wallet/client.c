@@ -487,6 +487,12 @@ wallet_client_next(WalletClient *client)
 	return &client->result;
 }
 
+void
+wallet_client_set_lineage(WalletClient *client, const char *lineage)
+{
+	http_set_lineage(client->http, lineage);
+}
+
 void *
 wallet_client_peek(const WalletClient *client)
 {

@@ -142,6 +142,12 @@ extern bool wallet_client_submit(WalletClient *client, WalletVerb verb,
 								 int format, int64_t epoch,
 								 const char *traceparent, void *context);
 
+/*
+ * The database, together with its copies, within which epochs count: a UUID, sent
+ * as Settlement-Lineage with the requests that are submitted from now on.
+ */
+extern void wallet_client_set_lineage(WalletClient *client, const char *lineage);
+
 extern int	wallet_client_in_flight(const WalletClient *client);
 
 /* Readable when wallet_client_run has work; stays the same for its life. */

@@ -45,6 +45,7 @@
 #define EVENTS_PER_POLL		256
 #define POLLS_PER_RUN		32
 #define EPOCH_HEADER		"Settlement-Epoch: "
+#define LINEAGE_HEADER		"Settlement-Lineage: "
 #define KEY_HEADER			"Idempotency-Key: "
 #define TRACE_HEADER		"traceparent: "
 #define TRACEPARENT_MAX		64
@@ -98,12 +99,14 @@ struct HttpExchange
 	size_t		buffer_size;
 	size_t		header_bytes;
 
-	/* Header nodes of our own, written in place: key, epoch, traceparent. */
+	/* Header nodes of our own, written in place. */
 	struct curl_slist key_node;
 	struct curl_slist epoch_node;
+	struct curl_slist lineage_node;
 	struct curl_slist trace_node;
 	char		key_text[sizeof KEY_HEADER + IDEMPOTENCY_KEY_LEN];
 	char		epoch_text[sizeof EPOCH_HEADER + 24];
+	char		lineage_text[sizeof LINEAGE_HEADER + LINEAGE_LEN];
 	char		trace_text[sizeof TRACE_HEADER + TRACEPARENT_MAX];
 	int64_t		epoch;			/* in epoch_text */
 	char		error[CURL_ERROR_SIZE];
@@ -116,6 +119,7 @@ struct Http
 	HttpConfig	config;			/* its texts are ours */
 	CURLU	   *post_url;		/* parsed once */
 	struct curl_slist *common;	/* headers of every request */
+	char		lineage[LINEAGE_LEN + 1];	/* "": none */
 	HttpExchange *all;
 	ExchangeList queued;
 	ExchangeList running;		/* in the order of their deadlines */
@@ -561,6 +565,12 @@ http_create(const HttpConfig *config, char *err, size_t errlen)
 }
 
 void
+http_set_lineage(Http *http, const char *lineage)
+{
+	snprintf(http->lineage, sizeof http->lineage, "%s", lineage);
+}
+
+void
 http_destroy(Http *http)
 {
 	if (http == NULL)
@@ -654,9 +664,11 @@ http_exchange_create(Http *http, void *owner)
 	}
 	strcpy(x->key_text, KEY_HEADER);
 	strcpy(x->epoch_text, EPOCH_HEADER);
+	strcpy(x->lineage_text, LINEAGE_HEADER);
 	strcpy(x->trace_text, TRACE_HEADER);
 	x->key_node.data = x->key_text;
 	x->epoch_node.data = x->epoch_text;
+	x->lineage_node.data = x->lineage_text;
 	x->trace_node.data = x->trace_text;
 	x->sibling = http->all;
 	http->all = x;
@@ -749,6 +761,12 @@ link_headers(HttpExchange *x, const HttpRequest *request)
 		x->epoch = request->epoch;
 		x->epoch_node.next = first;
 		first = &x->epoch_node;
+	}
+	if (x->http->lineage[0] != '\0')
+	{
+		strcpy(x->lineage_text + strlen(LINEAGE_HEADER), x->http->lineage);
+		x->lineage_node.next = first;
+		first = &x->lineage_node;
 	}
 	if (request->method == HTTP_POST)
 	{

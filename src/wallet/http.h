@@ -40,6 +40,8 @@ typedef enum HttpMethod
 	HTTP_GET
 } HttpMethod;
 
+#define LINEAGE_LEN			36		/* a UUID */
+
 typedef struct HttpRequest
 {
 	HttpMethod	method;
@@ -84,6 +86,8 @@ extern bool http_url_is_loopback(const char *url);
 extern Http *http_create(const HttpConfig *config, char *err, size_t errlen);
 
 /* All exchanges must be destroyed first. */
+/* Settlement-Lineage of the requests that start from now on; "" = none. */
+extern void http_set_lineage(Http *http, const char *lineage);
 extern void http_destroy(Http *http);
 
 extern HttpExchange *http_exchange_create(Http *http, void *owner);

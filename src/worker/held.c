@@ -11,9 +11,10 @@
  *
  * The worker does not wait inside its commit but holds the flights here, oldest
  * first, and looks again after a while; all else goes on.  What stands in the
- * way of sending meanwhile (a stop, a pause, an open breaker, other settings,
- * an idempotency window that has passed) makes the claims go: nothing was sent,
- * so the trades are ready as before, and are judged anew when claimed again.
+ * way of sending meanwhile (a stop, a pause, an open breaker, a Retry-After, other
+ * settings, an idempotency window that has passed) makes the claims go: nothing
+ * was sent, so the trades are ready as before, and are judged anew when claimed
+ * again.
  *
  * Takes SyncRepLock and policy_lock, each alone.
  */
@@ -27,6 +28,7 @@
 #include "queue/decision.h"
 #include "queue/frontier.h"
 #include "queue/pauses.h"
+#include "shared/clock.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
 
@@ -77,24 +79,25 @@ held_add(Worker *w, TradeFlight **flights, int n)
 	show_since(w);
 }
 
+/* By the clock of claimed_at, which nobody sets back. */
 static int64
-held_ms(const Worker *w, TimestampTz now)
+held_ms(const Worker *w)
 {
-	return (now - w->held[0]->claimed_at) / 1000;
+	return (clock_latest() - w->held[0]->claimed_at) / 1000;
 }
 
 /* The standby is away or far behind: more claims would only wait as well. */
 bool
 held_too_long(const Worker *w)
 {
-	return w->n_held > 0 && held_ms(w, GetCurrentTimestamp()) > CLAIM_ON_MS;
+	return w->n_held > 0 && held_ms(w) > CLAIM_ON_MS;
 }
 
 /* Until the next look, the longer the claims have waited already. */
 long
-held_wait_ms(const Worker *w, TimestampTz now)
+held_wait_ms(const Worker *w)
 {
-	return (long) Max(Min(held_ms(w, now) / 8, MAX_WAIT_MS), 1);
+	return (long) Max(Min(held_ms(w) / 8, MAX_WAIT_MS), 1);
 }
 
 /* As when a row is claimed (claim.c): the wallet may have forgotten the key. */
@@ -121,7 +124,7 @@ held_must_go(Worker *w)
 	for (int i = 0; i < w->n_held; i++)
 		if (is_expired(w->held[i]) || (only_probes && !w->held[i]->probe))
 			return true;
-	return false;
+	return sender_on_hold(w);
 }
 
 /* Send what the standbys have by now. */

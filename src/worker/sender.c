@@ -193,6 +193,17 @@ sender_breaker_closed(Worker *w)
 	return result;
 }
 
+bool
+sender_on_hold(Worker *w)
+{
+	bool		result;
+
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	result = limiter_is_held(&w->db->limiter, GetCurrentTimestamp());
+	LWLockRelease(w->db->policy_lock);
+	return result;
+}
+
 /* ms until breaker and limiter may let one through; -1: only by hand. */
 long
 sender_wait_ms(Worker *w, TimestampTz now)
@@ -305,6 +316,7 @@ submit(Worker *w, TradeFlight *flight)
 	make_traceparent(flight, traceparent, sizeof(traceparent));
 	flight->sent_at = GetCurrentTimestamp();
 	flight->state = FLIGHT_SENT;
+	wallet_client_set_lineage(w->client, identity_lineage());
 	if (!wallet_client_submit(w->client, flight->verb, &flight->wire, flight->key,
 							  format, (int64) pg_atomic_read_u64(&w->db->epoch),
 							  traceparent, flight))

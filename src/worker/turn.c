@@ -4,8 +4,10 @@
  *	  as many trades as there are free slots.  One flush for all of it; what
  *	  arrives during the flush makes the next turn, so batches fit the load.
  *
- * Requests leave after the commit, at once or when a standby has it (held.c).  After an error turn_aborted undoes what the
- * turn did in memory, and the next one records evidence only.
+ * Requests leave after the commit, at once or when a standby has it (held.c).
+ * After an error turn_aborted undoes what the turn did in memory, and the next
+ * one records evidence only.  After the commit there is nothing to undo: an error
+ * then ends the worker (worker.c), and others go on with what it had claimed.
  */
 #include "postgres.h"
 
@@ -18,6 +20,7 @@
 
 #include "queue/apply.h"
 #include "queue/frontier.h"
+#include "queue/identity.h"
 #include "queue/pauses.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
@@ -29,6 +32,7 @@ static bool
 may_send(const Worker *w)
 {
 	return w->client != NULL && !w->reconfigure && !w->stopping && !held_too_long(w) &&
+		identity_lineage()[0] != '\0' &&
 		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
 		pg_atomic_read_u32(&w->db->recovered) != 0;
 }
@@ -39,11 +43,17 @@ free_flights(const Worker *w)
 	return Max(sender_concurrency(w) - w->pool->n_used, 0);
 }
 
+/* By the end of the next scan it is known. */
+static bool
+something_is_new(const Worker *w)
+{
+	return w->more || pg_atomic_read_u64(&w->db->announced) != w->announced_seen;
+}
+
 static bool
 something_to_claim(const Worker *w, TimestampTz now)
 {
-	if (w->more || pg_atomic_read_u64(&w->db->announced) != w->announced_seen ||
-		frontier_has_work(w->db))
+	if (something_is_new(w) || frontier_has_work(w->db))
 		return true;
 	/* what nobody announced is found by tidying up */
 	return TimestampDifferenceExceeds(w->chores_at, now, CHORES_MS) &&
@@ -119,10 +129,15 @@ due_share(const Worker *w)
 	return w->more ? Max(n / 4, 1) : n;
 }
 
+/*
+ * While one probe at a time leaves, a ready trade goes first: whether the failures
+ * of those that wait count is judged here, and its answer may tell.
+ */
 static void
 due_part(Worker *w, Turn *turn, TimestampTz now)
 {
-	if (!wants_due(w, now))
+	if (!wants_due(w, now) ||
+		(something_is_new(w) && wants_claim(w, now) && !sender_breaker_closed(w)))
 		return;
 	if (pg_atomic_read_u64(&w->db->next_due) == 0)
 		due_look(w->db);
@@ -223,8 +238,8 @@ turn_committed(Worker *w)
 {
 	Turn	   *turn = &w->turn;
 
-	/* from here on nothing of the turn can be undone */
 	turn->active = false;
+	turn->committed = true;
 	w->n_answered = 0;
 	w->evidence_only = false;
 	w->aborts_in_row = 0;
@@ -242,6 +257,7 @@ turn_committed(Worker *w)
 	if (w->more && !turn->claim.busy)
 		shmem_wake_worker(w->db);
 	pg_atomic_write_u64(&w->slot->pauses_seen, pauses_version());
+	turn->committed = false;
 }
 
 void

@@ -153,7 +153,7 @@ wait_time(Worker *w, TimestampTz now)
 	long		sender_ms;
 
 	if (w->n_held > 0)
-		timeout = Min(timeout, held_wait_ms(w, now));
+		timeout = Min(timeout, held_wait_ms(w));
 	if (w->client != NULL)
 	{
 		client_ms = wallet_client_timeout_ms(w->client);
@@ -311,6 +311,10 @@ recover_from_error(Worker *w)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("settlement worker gives up after an error within the HTTP library")));
+	if (w->turn.committed)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("settlement worker gives up after an error between a commit and its requests")));
 	if (w->aborts_in_row >= MAX_ABORTS_IN_ROW)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),

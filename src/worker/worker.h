@@ -37,6 +37,7 @@
 typedef struct Turn
 {
 	bool		active;
+	bool		committed;		/* ... and not all of it is done in memory */
 	Finish		finish;
 	Claim		claim;
 	Due			due;
@@ -104,6 +105,8 @@ extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
 extern long sender_wait_ms(Worker *w, TimestampTz now);
 extern bool sender_breaker_closed(Worker *w);
+/* The wallet wants to be left alone: 429, Retry-After. */
+extern bool sender_on_hold(Worker *w);
 
 /* held.c */
 extern bool claim_may_leave(const OpenClaim *claim);
@@ -113,7 +116,7 @@ extern bool held_too_long(const Worker *w);
 extern bool held_must_go(Worker *w);
 extern void held_withdraw(Worker *w);
 extern void held_withdrawn(Worker *w);
-extern long held_wait_ms(const Worker *w, TimestampTz now);
+extern long held_wait_ms(const Worker *w);
 
 /* upkeep.c */
 extern void upkeep(Worker *w, TimestampTz now);

@@ -347,6 +347,7 @@ optional_headers_are_left_out(void **state)
 	expect_settled(&results[1]);
 	r = server_last_request(server);
 	assert_null(strcasestr(r->head, "Settlement-Epoch"));
+	assert_null(strcasestr(r->head, "Settlement-Lineage"));
 	assert_null(strcasestr(r->head, "traceparent"));
 	assert_null(strcasestr(r->head, "Authorization"));
 	assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, key_of(3), 1, 1,
@@ -354,6 +355,12 @@ optional_headers_are_left_out(void **state)
 	run_until_results(3);
 	assert_null(strcasestr(server_last_request(server)->head, "Evil"));
 	assert_non_null(strstr(server_last_request(server)->head, "\r\nSettlement-Epoch: 1\r\n"));
+
+	wallet_client_set_lineage(client, "0b5e6f3c-58f1-4a5e-9d0a-6f1f3f1b2c4d");
+	assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, key_of(4), 1, 1, NULL, (void *) 4));
+	run_until_results(4);
+	assert_non_null(strstr(server_last_request(server)->head,
+						   "\r\nSettlement-Lineage: 0b5e6f3c-58f1-4a5e-9d0a-6f1f3f1b2c4d\r\n"));
 }
 
 static void

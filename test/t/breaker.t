@@ -91,6 +91,25 @@ scenario a_trade_that_fails_alone_is_charged => sub {
 	$s->status_is('poison', 'SETTLED');
 };
 
+# Between two other trades it opens the breaker by itself, and is the probe that fails.
+scenario a_trade_that_fails_alone_when_little_happens => sub {
+	my $n = 0;
+	my $dead = "SELECT count(*) FROM settlement.dlq WHERE trade_id = 'slow-poison'";
+	my $attempts = "SELECT count(*) FROM settlement.attempts WHERE trade_id = 'slow-poison'";
+	$s->faults({ match => { trade_id => 'slow-poison' }, %down });
+	$s->trade('slow-poison');
+	wait_for(sub {
+		my $enough = $s->sql($attempts) + 8;	# five to open it, and some probes
+		wait_for(sub { $s->sql($dead) || $s->sql($attempts) >= $enough }, 'more attempts');
+		$s->trade('rare-' . ++$n) if !$s->sql($dead);
+		return $s->sql($dead);
+	}, 'it to die');
+	$s->settled_is('rare', $n, 'the others settle');
+	$s->faults;
+	$s->sql("SELECT settlement.redrive('slow-poison', 'cured')");
+	$s->status_is('slow-poison', 'SETTLED');
+};
+
 # A set of poisonous trades opens the breaker too: not for ever.
 scenario many_that_fail_while_few_are_answered => sub {
 	$s->faults({ match => { trade_id_prefix => 'venom' }, %down });

@@ -7,6 +7,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use PostgreSQL::Test::Utils;
+use Hold;
 use Settlement;
 use Test::More;
 
@@ -211,6 +212,46 @@ scenario back_before_the_first_send => sub {
 	is_asked_for('ahead', $requests);
 	resolve_from_the_books('ahead');
 	$s->reset('retry_initial_backoff', 'retry_max_backoff');
+};
+
+# Claims that wait for a standby wait by a clock that nobody sets back.
+scenario held_since_a_moment_and_not_since_tomorrow => sub {
+	clock($day);
+	clock_is_seen();
+	$s->trade('tomorrow');
+	$s->status_is('tomorrow', 'SETTLED');
+	clock(0);
+	clock_is_seen();
+	$s->set(send_after => 'standby');
+	$s->becomes("SELECT count(*) FROM settlement.doctor() WHERE detail ~ 'there is no synchronous standby'", 1, 'there is no standby');
+	$s->trades('held', 3);
+	$s->becomes('SELECT state FROM settlement.status', 'waiting for standby', 'they wait');
+	$s->reset('send_after');
+	$s->settled_is('held', 3);
+};
+
+# An operator gave it up after it was sent, though by the clock that was before.
+scenario an_act_after_the_clock_was_set_back => sub {
+	my $hold = Hold->new($s);
+	$hold->at('claims');
+	$s->trade('given-up');
+	wait_for(sub { $s->effects_of('given-up') }, 'it to be booked');
+	$hold->reached('claims', 'the answer is there');
+	my $facts = $s->sql(<<'SQL');
+SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
+WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1
+SQL
+	$s->sql(<<SQL);
+BEGIN;
+DELETE FROM settlement.claims;
+WITH q AS (DELETE FROM settlement.queue RETURNING *)
+INSERT INTO settlement.dlq (status, class, $facts) SELECT 'FAILED', 'test', $facts FROM q;
+COMMIT;
+SQL
+	$s->sql("SELECT settlement.resolve('given-up', 'FAILED', 'ticket', 'given up')");
+	$hold->release('claims');
+	$s->status_is('given-up', 'SETTLED');
+	$s->becomes("SELECT kind FROM settlement.discrepancies WHERE trade_id = 'given-up'", 'settled_after_resolve', 'the operator was wrong');
 };
 
 $s->at_rest;

@@ -60,6 +60,26 @@ scenario who_loses_may_adopt_again => sub {
 	Copies::books_agree($s, $node, $_) for qw(one two);
 };
 
+# Epochs count within a database and its copies: another one, of the same wallet,
+# has its own.
+scenario another_database_of_the_wallet => sub {
+	$node->safe_psql('postgres', 'CREATE DATABASE other');
+	$node->safe_psql('other', <<'SQL');
+CREATE EXTENSION settlement;
+CREATE TABLE trades (trade_id text PRIMARY KEY, symbol text, buy_order_id text, sell_order_id text,
+                     buyer_user_id text, seller_user_id text, price numeric, quantity numeric);
+SELECT settlement.attach('trades', source => 'other');
+INSERT INTO trades VALUES ('of another', 'BTC/USDT', 'b', 's', 'u1', 'u2', 1, 1);
+SQL
+	settles('other', 'of another');
+	$node->safe_psql('other', "SELECT settlement.adopt('to have a higher one')");
+	$node->safe_psql('other', "INSERT INTO trades VALUES ('after that', 'BTC/USDT', 'b', 's', 'u1', 'u2', 1, 1)");
+	settles('other', 'after that');
+	$node->safe_psql($low, "SELECT put('still here')");
+	settles($low, 'still here');
+	is($node->safe_psql($_, 'SELECT lineage FROM settlement.identity'), $s->sql('SELECT lineage FROM settlement.identity'), 'copies have it in common') for qw(one two);
+};
+
 # The operator has been told the epoch; then the server crashes.
 scenario a_crash_after_adopt => sub {
 	$node->append_conf('postgresql.conf', 'settlement.enabled = off');

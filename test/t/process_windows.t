@@ -96,6 +96,31 @@ scenario frozen_before_send => sub {
 	$s->wait_for_workers(2);
 };
 
+# It looks whether its claim stands, and cannot: what it has claimed must not stay
+# with a worker that lives and forgets it.
+scenario the_look_at_the_claim_fails => sub {
+	$s->set(workers => 1, concurrency => 1, request_timeout => '300ms', log_settlements => 'all');
+	$s->wait_for_workers(1);
+	my $requests = $s->requests;
+	my ($pid, $fill) = hang_before_sending('look-finished', 'look-claimed');
+	my $session = $s->session;
+	$session->query_safe('BEGIN; LOCK TABLE settlement.claims IN EXCLUSIVE MODE');
+	$s->becomes("SELECT heartbeat_age > interval '1 second' FROM settlement.workers WHERE pid = $pid", 't', 'it has stood still for long');
+	kill CONT => logger();
+	$fill->finish;
+	my $log = sub { join '', map { PostgreSQL::Test::Utils::slurp_file($_) } glob($node->data_dir . '/log/*') };
+	wait_for(sub { $log->() =~ /\[$pid\] ERROR:  canceling statement due to lock timeout/ }, 'its look to fail');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	$s->status_is('look-claimed', 'SETTLED', 'another worker goes on');
+	is($s->requests - $requests, 2, 'one request for each');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+	$s->reset('workers', 'concurrency', 'log_settlements', 'request_timeout');
+	$s->set(request_timeout => '5s');
+	$s->wait_for_workers(2);
+};
+
 # Replies come, and the turn that should record them waits for a table.
 sub replies_wait_for_a_lock
 {

@@ -133,6 +133,30 @@ scenario outcomes_are_recorded_without_it => sub {
 	$s->status_is('held', 'SETTLED', 'and this one when it is back');
 };
 
+# They have passed the limiter, but that was before the wallet asked for a rest.
+scenario the_wallet_wants_a_rest_meanwhile => sub {
+	$s->set(request_timeout => '10s');
+	$s->faults({ match => { trade_id => 'tiring' }, action => 'status', delay_ms => 2000, status => 429, retry_after => 60 });
+	my $requests = $s->requests;
+	$s->trade('tiring');
+	wait_for(sub { $s->requests > $requests }, 'one to be sent');
+	$standby->stop('immediate');
+	$s->trades('rested', 3);
+	$s->becomes(q{SELECT count(*) FROM settlement.in_flight f WHERE phase = 'waiting for standby'}, 3, 'others wait for the standby');
+	$s->becomes('SELECT limited_until IS NOT NULL FROM settlement._database_state()', 't', 'the wallet says 429');
+	$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'what was held is given back');
+	is($s->sql('SELECT max(attempts) FROM settlement.queue'), 0, 'unsent');
+	$standby->start;
+	$primary->wait_for_catchup($standby, 'flush');
+	is($s->requests, $requests + 1, 'the standby alone sets nothing free');
+	$s->faults;
+	$primary->restart;		# which forgets the hold
+	$s->settled_is('rested', 3);
+	$s->status_is('tiring', 'SETTLED');
+	$s->reset('request_timeout');
+	$s->set(request_timeout => '1s');
+};
+
 # Held for longer than the wallet remembers the key: it must be asked, not told again.
 scenario the_idempotency_window_passes_meanwhile => sub {
 	$s->set(idempotency_window => '2s', retry_initial_backoff => '1s', retry_jitter => '0');

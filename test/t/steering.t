@@ -77,6 +77,23 @@ scenario nothing_spins => sub {
 	cmp_ok($s->metric('turns') - $turns, '<', 30, 'a sweep waits for the end of a pause');
 	$s->sql('SELECT settlement.resume()');
 
+	$s->faults({ match => { trade_id_prefix => 'down' }, action => 'status', status => 503 });
+	$s->set(breaker_failures => 1, retry_initial_backoff => '1s', retry_jitter => '0');
+	$s->trades('down', 2);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id LIKE 'down%'", 2, 'two are deferred, the breaker is open');
+	$s->sql("SELECT settlement.pause('with the breaker open')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	$s->trade('news');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id LIKE 'down%' AND retry_at > clock_timestamp()", 0, 'they are due');
+	$turns = $s->metric('turns');
+	$s->sql('SELECT pg_sleep(1)');
+	cmp_ok($s->metric('turns') - $turns, '<', 50, 'due trades wait for the end of a pause, too');
+	$s->faults;
+	$s->sql('SELECT settlement.resume()');
+	$s->settled_is('down', 2);
+	$s->status_is('news', 'SETTLED');
+	$s->reset('breaker_failures', 'retry_initial_backoff', 'retry_jitter');
+
 	$s->faults({ match => { trade_id => 'held', times => 1 }, action => 'status', status => 503 });
 	$s->set(retry_initial_backoff => '1s');
 	$s->trade('held');

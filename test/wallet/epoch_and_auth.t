@@ -41,6 +41,23 @@ is(settle_at(2), 200, 'to_a_lower_one_too');
 is($wallet->stats->{epoch}, 2, 'and_it_is_shown');
 is($wallet->post('/admin/epoch', { epoch => 'x' })->{status}, 400, 'an_epoch_that_is_no_number_is_refused');
 
+sub settle_of
+{
+	my ($lineage, $epoch) = @_;
+	$n++;
+	my $reply = $wallet->settle($wallet->trade(trade_id => "l$n", base_amount => '0.01'), new_key(), 'Settlement-Epoch' => $epoch, 'Settlement-Lineage' => $lineage);
+	return $reply->{json}{code} // $reply->{status};
+}
+
+is(settle_of(@$_), 200, "an_epoch_of_$$_[1]_settles_of_lineage_$$_[0]") for [ 'a', 7 ], [ 'b', 1 ], [ 'b', 3 ];
+$wallet->crash;
+$wallet->launch;
+is(settle_of('a', 6), 'STALE_EPOCH', 'a_lower_one_of_the_same_lineage_is_refused');
+is(settle_of('b', 3), 200, 'that_of_another_lineage_is_not');
+is($wallet->stats->{epoch}, 7, 'the_highest_of_all_is_shown');
+$wallet->ok_json(POST => '/admin/epoch', { epoch => 2 });
+is(settle_of('a', 2), 200, 'all_are_set');
+
 my $token = File::Temp->new;
 print $token "Bearer top-secret\n";
 $token->flush;
