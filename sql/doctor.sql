@@ -358,13 +358,12 @@ BEGIN
             'settlement.resolve() those that the wallet''s books settle.';
     END IF;
     SELECT count(*) INTO n FROM settlement.deferred d
-    WHERE d.reason = 'paused' AND d.retry_at = 'infinity'
-      AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
+    WHERE d.reason = 'paused' AND d.symbol IN (SELECT settlement._released());
     IF n > 0 THEN
-        RETURN QUERY SELECT 'pauses', 'warn', 'trades put aside by a pause that is over: ' || n,
-                            'settlement.pause() the symbol and settlement.resume() it again.';
+        RETURN QUERY SELECT 'pauses', 'ok', 'trades put aside by a pause that is over, which go back to the queue: ' || n,
+                            NULL::text;
     END IF;
-    SELECT min(d.retry_at) INTO at FROM settlement.deferred d;
+    SELECT min(d.retry_at) INTO at FROM settlement.deferred d WHERE d.reason <> 'paused';
     IF at < clock_timestamp() - interval '1 minute' THEN
         RETURN QUERY SELECT 'deferred', 'warn', format('trades are due since %s and not moved on', settlement._moment(at)),
                             'See the row "sending"; SELECT settlement.rescan() looks at everything again.';

@@ -144,17 +144,17 @@ BEGIN
         CASE d.attempts WHEN 1 THEN '1 request was' ELSE d.attempts || ' requests were' END,
         d.charged, settlement._setting('max_attempts'),
         CASE WHEN d.maybe_executed THEN 'may have moved its money' ELSE 'has not moved its money' END);
-    IF isfinite(d.retry_at) THEN
+    IF d.reason = 'paused' THEN
+        RETURN NEXT CASE WHEN EXISTS (SELECT FROM settlement.pauses p
+                                      WHERE p.symbol = d.symbol AND (p.until IS NULL OR p.until > clock_timestamp()))
+            THEN 'It goes back to the queue when the pause ends.'
+            ELSE 'That pause is over: it goes back to the queue, between the new trades.' END;
+    ELSIF isfinite(d.retry_at) THEN
         RETURN NEXT format('%s %s.', CASE WHEN d.retry_at > clock_timestamp() THEN 'Next, it goes back to the queue at'
                                          ELSE 'It has been due since' END, settlement._moment(d.retry_at));
     ELSIF d.reason = 'needs_lookup' THEN
         RETURN NEXT format('Nothing happens by itself: settlement.resolve(%L, ...) it from the wallet''s books%s.', d.trade_id,
             CASE settlement._setting('wallet_lookup') WHEN 'on' THEN format(', or settlement.lookup(%L)', d.trade_id) ELSE '' END);
-    ELSE
-        RETURN NEXT 'It goes back to the queue when the pause ends.';
-    END IF;
-    IF d.reason = 'paused' AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol) THEN
-        RETURN NEXT format('That pause is over, so this should not last: settlement.lookup(%L) or settlement.rescan() do no harm.', d.trade_id);
     END IF;
     RETURN QUERY SELECT * FROM settlement._obstacles(d.symbol);
 END $$;

@@ -54,12 +54,6 @@ DECLARE
     others text;
     n bigint;
 BEGIN
-    -- What workers have put aside since an older snapshot would stay there.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'settlement.resume() needs the isolation level READ COMMITTED'
-            USING ERRCODE = 'invalid_transaction_state',
-                  HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED first.';
-    END IF;
     DELETE FROM settlement.pauses p WHERE p.symbol = what;
     IF NOT FOUND THEN
         SELECT string_agg(p.symbol, ', ' ORDER BY p.symbol) INTO others FROM settlement.pauses p;
@@ -68,10 +62,8 @@ BEGIN
             USING ERRCODE = 'undefined_object',
                   HINT = coalesce('Paused are: ' || others || '.', 'Nothing is paused.');
     END IF;
-    UPDATE settlement.deferred d SET retry_at = clock_timestamp()
-    WHERE d.reason = 'paused' AND d.retry_at > clock_timestamp()
-      AND NOT EXISTS (SELECT FROM settlement.pauses p WHERE p.symbol = d.symbol);
-    GET DIAGNOSTICS n = ROW_COUNT;
+    -- The workers move them, however many, as no pause of their symbol is in force.
+    SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'paused' AND d.symbol = what;
     PERFORM settlement._announce_pauses();
     PERFORM settlement._announce_work();
     PERFORM settlement._audit('resume', NULL, NULL, jsonb_build_object('symbol', what), n, NULL);
@@ -84,6 +76,23 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement.resume(text) IS 'End a pause: of one symbol, or the one of everything (pauses of single symbols stay).';
 
+CREATE FUNCTION settlement._released() RETURNS SETOF text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    -- One look at the index per symbol, however many trades it has.
+    WITH RECURSIVE s AS (
+        SELECT (SELECT d.symbol FROM settlement.deferred d WHERE d.reason = 'paused'
+                ORDER BY d.symbol LIMIT 1) AS symbol
+        UNION ALL
+        SELECT (SELECT d.symbol FROM settlement.deferred d WHERE d.reason = 'paused' AND d.symbol > s.symbol
+                ORDER BY d.symbol LIMIT 1)
+        FROM s WHERE s.symbol IS NOT NULL)
+    SELECT s.symbol FROM s
+    WHERE s.symbol IS NOT NULL
+      AND NOT EXISTS (SELECT FROM settlement.pauses p
+                      WHERE p.symbol = s.symbol AND (p.until IS NULL OR p.until > clock_timestamp()))
+$$;
+COMMENT ON FUNCTION settlement._released() IS 'Internal: symbols with trades put aside by a pause that is over.';
+
 -- ---------------------------------------------------------------- drain
 
 CREATE FUNCTION settlement._undrained(OUT drained boolean, OUT summary text)
@@ -95,15 +104,19 @@ DECLARE
 BEGIN
     -- By the indexes: either table may hold many dead rows.
     drained := NOT EXISTS (SELECT FROM settlement.queue q WHERE q.id >= 0)
-        AND NOT EXISTS (SELECT FROM settlement.deferred d WHERE d.id >= 0
-                        AND (d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp()));
+        AND NOT EXISTS (SELECT FROM settlement.deferred d WHERE d.retry_at > '-infinity' AND d.reason <> 'paused'
+                        AND (d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp()))
+        AND NOT EXISTS (SELECT FROM settlement._released());
     IF drained THEN
         RETURN;
     END IF;
     SELECT s.state, s.ready + s.in_flight INTO state, queued FROM settlement.status s;
     SELECT count(*) INTO waiting
     FROM (SELECT FROM settlement.deferred d
-          WHERE d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp() LIMIT 10000) d;
+          WHERE d.reason <> 'paused' AND (d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp())
+          UNION ALL
+          SELECT FROM settlement._released() r JOIN settlement.deferred d ON d.reason = 'paused' AND d.symbol = r
+          LIMIT 10000) d;
     summary := format('%s queued or in flight, %s to be retried; state: %s', queued, waiting, state);
 END $$;
 COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight, due or to be retried?';

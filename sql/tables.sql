@@ -143,9 +143,9 @@ CREATE TABLE settlement.deferred (
 ) USING heap WITH (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
-CREATE INDEX deferred_retry_at_idx ON settlement.deferred (retry_at);
+CREATE INDEX deferred_retry_at_idx ON settlement.deferred (retry_at) WHERE reason <> 'paused';
 CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
-CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol) WHERE reason = 'paused';
+CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol, id) WHERE reason = 'paused';
 CREATE INDEX deferred_unknown_idx ON settlement.deferred (symbol, reason) INCLUDE (quote_amount, enqueued_at) WHERE maybe_executed;
 COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
 COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';

@@ -37,18 +37,37 @@ reply_json(Request *request, int status, json_t *document)
 	reply_set(request, status, text);
 }
 
-void
-reply_error(Request *request, int status, const char *code, const char *message)
+static json_t *
+error_document(const Request *request, int status, const char *code, const char *message)
 {
 	const char *trade_id = request->has_trade && request->trade.trade_id[0] != '\0'
 		? request->trade.trade_id : NULL;
 
-	reply_json(request, status,
-			   json_pack("{s:s s:s s:s* s:s*}",
-						 "error", status_reason(status),
-						 "message", message,
-						 "code", code,
-						 "trade_id", trade_id));
+	return json_pack("{s:s s:s s:s* s:s*}",
+					 "error", status_reason(status),
+					 "message", message,
+					 "code", code,
+					 "trade_id", trade_id);
+}
+
+void
+reply_error(Request *request, int status, const char *code, const char *message)
+{
+	reply_json(request, status, error_document(request, status, code, message));
+}
+
+void
+reply_stale_epoch(Request *request, int64_t seen)
+{
+	json_t	   *document = error_document(request, 412, "STALE_EPOCH",
+										  "a higher epoch has been seen");
+
+	if (document != NULL && json_object_set_new(document, "epoch", json_integer(seen)) != 0)
+	{
+		json_decref(document);
+		document = NULL;
+	}
+	reply_json(request, 412, document);
 }
 
 const char *

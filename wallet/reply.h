@@ -19,6 +19,9 @@ extern void reply_json(Request *request, int status, json_t *document);
 extern void reply_error(Request *request, int status, const char *code,
 						const char *message);
 
+/* 412 with the highest epoch that was seen. */
+extern void reply_stale_epoch(Request *request, int64_t seen);
+
 extern const char *status_reason(int status);
 
 #endif

@@ -127,8 +127,8 @@ check_epoch(Request *request, bool *database_ok)
 	highest = answers_epoch(&server->answers, lineage);
 	if (request->epoch < highest)
 	{
-		refuse(request, 412, "STALE_EPOCH", &server->stats.stale_epoch,
-			   "a higher epoch has been seen");
+		request->counter = &server->stats.stale_epoch;
+		reply_stale_epoch(request, highest);
 		return false;
 	}
 	if (request->epoch > highest)

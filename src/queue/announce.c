@@ -105,6 +105,8 @@ announce_commit(DbState *db)
 	}
 	if (noted.pauses)
 	{
+		/* what is put aside waits for another end now, or for none */
+		pg_atomic_write_u64(&db->next_due, 0);
 		pg_atomic_fetch_add_u64(&db->pauses_version, 1);
 		shmem_wake_all_workers(db);
 	}

@@ -8,7 +8,8 @@
  * commit came before ours in the WAL.
  *
  * Takes no lock on user tables.  Rows of paused symbols and trades that were
- * enqueued twice leave the queue here, a bounded number per turn.
+ * enqueued twice leave the queue here, a bounded number per turn; paused ones
+ * beyond that are passed, and wait for another turn without delaying the others.
  */
 #include "postgres.h"
 
@@ -28,7 +29,7 @@
 #include "queue/statement.h"
 #include "shared/clock.h"
 
-#define MAX_ASIDE	512			/* rows put aside per turn */
+#define MAX_ASIDE	256			/* rows put aside per turn */
 
 typedef struct Visit
 {
@@ -122,7 +123,7 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	if (is_paused(row, visit->now, &until) || is_expired(row))
 	{
 		if (claim->n_outgoing >= MAX_ASIDE)
-			return ROW_STOP;
+			return ROW_PASS;
 		visit->until[claim->n_outgoing] = until;
 		claim->outgoing[claim->n_outgoing++] = id;
 		return ROW_ASIDE;

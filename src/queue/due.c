@@ -6,6 +6,11 @@
  * operator holds, and sends each where its facts say.  A row that goes on to the
  * queue gets a new id at the tail, so a retried trade never delays the others.
  *
+ * Rows that a pause of their symbol has put aside are due when that pause is not
+ * in force any more, whatever their retry_at says.  They are looked for by symbol
+ * (released.c), so that a million of them neither delay a retry nor have to be
+ * touched by resume().
+ *
  * Charging: whether a failed attempt was the trade's own fault is known only
  * now.  The attempt counts if another key got a definite answer since it was
  * sent; its own key did not, or the row would not be here.  Attempts of an outage
@@ -28,6 +33,7 @@
 #include "queue/apply.h"
 #include "queue/due.h"
 #include "queue/facts.h"
+#include "queue/released.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
 #include "shared/clock.h"
@@ -48,12 +54,19 @@
  * $8 the wallet can be asked  $9 crashes that are too many
  * $10 what no first send of this server start can lie beyond (clock_latest)
  * $11, $12 attempts sent between these belonged to an outage
+ * $13 symbol of a pause that is over  $14 its rows up to this id were taken
  *
- * Pauses are held as pauses_hold() does: resume() waits, and then sees the rows
- * that were put aside; one that it is deleting at this moment is over.
+ * Pauses are held as pauses_hold() does; one that resume() is deleting at this
+ * moment is over for what would be put aside, but releases nothing yet.
  */
 static Statement move_due = {
 	"WITH p AS MATERIALIZED (SELECT symbol, until FROM settlement.pauses FOR KEY SHARE SKIP LOCKED), "
+	"timed AS MATERIALIZED (SELECT * FROM settlement.deferred"
+	" WHERE reason <> 'paused' AND retry_at <= $1 ORDER BY retry_at LIMIT $2 FOR UPDATE SKIP LOCKED), "
+	"released AS MATERIALIZED (SELECT * FROM settlement.deferred d"
+	" WHERE d.reason = 'paused' AND d.symbol = $13 AND d.id > $14 AND NOT EXISTS"
+	"  (SELECT FROM settlement.pauses n WHERE n.symbol = $13 AND COALESCE(n.until, 'infinity') > $1)"
+	" ORDER BY d.id LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
 	"due AS MATERIALIZED ("
 	" SELECT d.id, p.until AS paused_until, p.symbol IS NOT NULL AS paused,"
 	"  d.charged + (($4 AND d.reason IN ('retry', 'pending', 'recovered') AND d.last_sent_at IS NOT NULL)"
@@ -63,9 +76,8 @@ static Statement move_due = {
 	"  CASE WHEN d.first_sent_at > $10 THEN '-infinity' ELSE d.first_sent_at END AS now_first_sent,"
 	"  d.reason, d.crashes, d.last_class, d.maybe_executed AND (d.first_sent_at < $7 OR d.first_sent_at > $10) AS expired,"
 	"  d.lookup_first"
-	" FROM settlement.deferred d LEFT JOIN p"
-	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1"
-	" WHERE d.retry_at <= $1 ORDER BY d.retry_at LIMIT $2 FOR UPDATE OF d SKIP LOCKED), "
+	" FROM (SELECT * FROM timed UNION ALL SELECT * FROM released) d LEFT JOIN p"
+	"  ON p.symbol = d.symbol AND COALESCE(p.until, 'infinity') > $1), "
 	"fated AS (SELECT id, paused_until, now_charged, now_pending, now_first_sent, CASE"
 	"  WHEN paused THEN 'pause'"
 	"  WHEN now_charged >= $5 AND reason <> 'needs_lookup' THEN 'dlq'"
@@ -87,13 +99,13 @@ static Statement move_due = {
 	"   COALESCE(last_class, 'unknown'), last_code, last_status, last_message, " FACTS_ON
 	"  FROM gone WHERE fate = 'dlq') "
 	"SELECT (SELECT pg_catalog.count(*) FROM due), (SELECT pg_catalog.count(*) FROM queued),"
-	" (SELECT pg_catalog.count(*) FROM held), NULL::int4, NULL::oid, NULL::tid, NULL::text, NULL::text[],"
+	" (SELECT pg_catalog.count(*) FROM held), (SELECT pg_catalog.max(id) FROM released), NULL::int4, NULL::oid, NULL::tid, NULL::text, NULL::text[],"
 	" NULL::text, NULL::int4, NULL::text "
-	"UNION ALL SELECT NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
+	"UNION ALL SELECT NULL, NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
 	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
 	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
-	12, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	14, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID}
 };
 
 /*
@@ -109,7 +121,7 @@ static Statement bring_back = {
 };
 
 static Statement next_due = {
-	"SELECT pg_catalog.min(retry_at) FROM settlement.deferred WHERE retry_at < 'infinity'", 0
+	"SELECT pg_catalog.min(retry_at) FROM settlement.deferred WHERE retry_at < 'infinity' AND reason <> 'paused'", 0
 };
 
 static char *
@@ -147,18 +159,18 @@ read_dead(ApplyRow *apply, int row)
 	Datum		tid;
 
 	memset(apply, 0, sizeof(*apply));
-	apply->attached_id = DatumGetInt32(result_value(row, 4, &isnull));
-	apply->leaf = DatumGetObjectId(result_value(row, 5, &isnull));
-	tid = result_value(row, 6, &isnull);
+	apply->attached_id = DatumGetInt32(result_value(row, 5, &isnull));
+	apply->leaf = DatumGetObjectId(result_value(row, 6, &isnull));
+	tid = result_value(row, 7, &isnull);
 	if (isnull)
 		ItemPointerSetInvalid(&apply->tid);
 	else
 		ItemPointerCopy((ItemPointer) DatumGetPointer(tid), &apply->tid);
-	apply->trade_id = text_or_null(row, 7);
-	read_row_key(apply, row, 8);
-	apply->status = text_or_null(row, 9);
-	apply->attempts = DatumGetInt32(result_value(row, 10, &isnull));
-	apply->error = text_or_null(row, 11);
+	apply->trade_id = text_or_null(row, 8);
+	read_row_key(apply, row, 9);
+	apply->status = text_or_null(row, 10);
+	apply->attempts = DatumGetInt32(result_value(row, 11, &isnull));
+	apply->error = text_or_null(row, 12);
 }
 
 /* The trade rows of the dead are written like any recorded outcome. */
@@ -200,15 +212,12 @@ outage(DbState *db, TimestampTz *from, TimestampTz *until)
 	LWLockRelease(db->policy_lock);
 }
 
-void
-due_move(DbState *db, int max, Due *due)
+static void
+fill_values(DbState *db, TimestampTz now, int max, Datum *values)
 {
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
 	TimestampTz latest = clock_latest();
-	Datum		values[12];
 	TimestampTz from;
 	TimestampTz until;
-	bool		none;
 
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = Int32GetDatum(max);
@@ -223,12 +232,32 @@ due_move(DbState *db, int max, Due *due)
 	outage(db, &from, &until);
 	values[10] = TimestampTzGetDatum(from);
 	values[11] = TimestampTzGetDatum(until);
+}
+
+void
+due_move(DbState *db, int max, Due *due)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	Datum		values[14];
+	char		nulls[] = "              ";
+	Released   *released;
+	Datum		last;
+	bool		none;
+	bool		none_released;
+
 	SPI_connect();
-	statement_run(&move_due, values);
+	fill_values(db, now, max, values);
+	released = released_next(db, now);
+	values[12] = released ? CStringGetTextDatum(released->symbol) : (Datum) 0;
+	values[13] = Int64GetDatum(released ? released->after : 0);
+	nulls[12] = released ? ' ' : 'n';
+	statement_run_nulls(&move_due, values, nulls);
 	none = result_int8(0, 1) == 0;
-	due->full = result_int8(0, 1) >= max;
 	due->n_queued = result_int8(0, 2);
 	due->n_held = result_int8(0, 3);
+	last = result_value(0, 4, &none_released);
+	if (released != NULL)
+		released_moved(released, none_released ? 0 : DatumGetInt64(last));
 	due->n_dead = (int) SPI_processed - 1;
 	record_dead(due);
 	SPI_finish();
@@ -266,6 +295,8 @@ due_committed(DbState *db, const Due *due)
 void
 due_look(DbState *db)
 {
+	uint64		expected = PG_INT64_MAX;
+	TimestampTz next;
 	bool		isnull;
 	Datum		value;
 
@@ -278,12 +309,8 @@ due_look(DbState *db)
 	SPI_connect();
 	statement_run(&next_due, NULL);
 	value = result_value(0, 1, &isnull);
-	if (!isnull)
-	{
-		uint64		expected = PG_INT64_MAX;
-
-		pg_atomic_compare_exchange_u64(&db->next_due, &expected,
-									   (uint64) DatumGetTimestampTz(value));
-	}
+	next = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	next = Min(next, released_when(db, GetCurrentTransactionStartTimestamp()));
 	SPI_finish();
+	pg_atomic_compare_exchange_u64(&db->next_due, &expected, (uint64) next);
 }

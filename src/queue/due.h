@@ -12,12 +12,12 @@ typedef struct Due
 	int			n_queued;		/* moved back to the queue */
 	int			n_dead;			/* out of attempts */
 	int			n_held;			/* paused, or cannot be looked up */
-	bool		full;			/* as many as were asked for: there may be more */
 } Due;
 
 /*
- * Move up to `max` due trades on, in the present transaction: to the queue, to
- * the DLQ when their attempts are used up, or to wait on.  This is where an
+ * Move due trades on, in the present transaction: to the queue, to the DLQ when
+ * their attempts are used up, or to wait on; up to `max` of those that waited for
+ * their time, and as many of those whose pause is over.  This is where an
  * attempt is charged: if the wallet has answered another key since it was sent.
  */
 extern void due_move(DbState *db, int max, Due *due);

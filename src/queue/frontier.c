@@ -21,6 +21,9 @@
  *	 draws an id, all ids up to id_hi are decided once a snapshot's xmin has
  *	 reached xid.  The stretch is then read once more, unless all of its ids
  *	 have been handed out.  After a start everything is behind mark zero.
+ * - Passed: rows that the visitor left for later, so that those behind them need
+ *	 not wait.  One stretch holds them all; each scan reads on where the last one
+ *	 stopped.  That it holds other rows too does no harm, by the rule.
  *
  * The hint_mutex spinlock guards the fields; no index is read under it.
  */
@@ -45,6 +48,9 @@
 #define MARK_INTERVAL_MS	1000
 #define SWEEP_WIDTH			20000	/* ids looked at per piece of a sweep */
 #define STALE_CLAIMER_MS	15000	/* a scan lasts microseconds */
+#define MAX_PASSED			20000	/* rows left for later by one part of a scan */
+#define PASSED_FIRST		8		/* one scan of so many begins with them, */
+#define PASSED_SHARE		64		/* ... with so many ids */
 
 typedef struct Scan
 {
@@ -60,11 +66,16 @@ typedef struct Scan
 	int64	   *in_flight;		/* sorted */
 	int			n_in_flight;
 	bool		stopped;		/* the visitor had enough */
+	bool		range_ended;	/* before its end */
+	bool		again;			/* what is shown was passed before */
 	int			n_taken;
 	int			max_taken;
 	int64	   *taken;
-	int			n_taken_late;	/* of those, first and sorted: by scan_late */
+	int			n_taken_before; /* of those, first and sorted: by other parts */
 	int64		frontier;
+	int			n_passed;		/* by this part */
+	IdRange		passed;			/* by this scan; empty when lo > hi */
+	int64		passed_next;	/* where the next one reads on */
 } Scan;
 
 static int
@@ -161,13 +172,13 @@ read_flights(Scan *scan)
 	scan->n_in_flight = n;
 }
 
-/* In flight, or taken by this scan before its sweep came by. */
+/* In flight, or taken by an earlier part of this scan. */
 static bool
 is_in_flight(const Scan *scan, int64 id)
 {
 	return bsearch(&id, scan->in_flight, scan->n_in_flight, sizeof(int64),
 				   compare_ids) != NULL ||
-		bsearch(&id, scan->taken, scan->n_taken_late, sizeof(int64),
+		bsearch(&id, scan->taken, scan->n_taken_before, sizeof(int64),
 				compare_ids) != NULL;
 }
 
@@ -401,6 +412,40 @@ frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
 
 /* ----------------------------------------------------------------- scans */
 
+/* The next part of the scan may come by the same rows. */
+static void
+close_part(Scan *scan)
+{
+	qsort(scan->taken, scan->n_taken, sizeof(int64), compare_ids);
+	scan->n_taken_before = scan->n_taken;
+	scan->n_passed = 0;
+}
+
+/*
+ * Show a row to the visitor; false: it stays where it is.  Enough rows left for
+ * later end a scan, too; the first that is left once more ends their turn.
+ */
+static bool
+show_row(Scan *scan, int64 id)
+{
+	RowVerdict	verdict = ROW_STOP;
+
+	if (scan->n_taken < scan->max_taken)
+		verdict = scan->visit(scan->row, id, scan->arg);
+	scan->stopped |= verdict == ROW_STOP;
+	if (verdict == ROW_STOP || (verdict == ROW_PASS && scan->again))
+		return false;
+	if (verdict == ROW_PASS)
+	{
+		scan->passed.lo = Min(scan->passed.lo, id);
+		scan->passed.hi = Max(scan->passed.hi, id);
+		scan->stopped |= ++scan->n_passed > MAX_PASSED;
+	}
+	else
+		scan->taken[scan->n_taken++] = id;
+	return true;
+}
+
 /* Show rows with lo <= id <= hi.  Returns the last id looked at, or hi. */
 static int64
 scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
@@ -413,7 +458,8 @@ scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
 	ScanKeyInit(&key[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(hi));
 	desc = index_beginscan_compat(scan->queue, scan->index, scan->snapshot, 2);
 	index_rescan(desc, key, 2, NULL, 0);
-	while (!scan->stopped &&
+	scan->range_ended = false;
+	while (!scan->range_ended &&
 		   index_getnext_slot(desc, ForwardScanDirection, scan->row))
 	{
 		bool		isnull;
@@ -421,16 +467,17 @@ scan_range(Scan *scan, int64 lo, int64 hi, bool check_flights)
 
 		if (check_flights && is_in_flight(scan, id))
 			continue;
-		if (scan->n_taken >= scan->max_taken ||
-			scan->visit(scan->row, id, scan->arg) == ROW_STOP)
-		{
-			scan->stopped = true;
+		if (!show_row(scan, id))
 			last = id - 1;
-			break;
+		else
+		{
+			if (id > scan->frontier)
+				scan->frontier = id;
+			if (!scan->stopped)
+				continue;
+			last = id;
 		}
-		scan->taken[scan->n_taken++] = id;
-		if (id > scan->frontier)
-			scan->frontier = id;
+		scan->range_ended = true;
 	}
 	index_endscan(desc);
 	return last;
@@ -458,7 +505,7 @@ scan_late(Scan *scan, IdRange *late, int n)
 		if (last < hi)
 			frontier_announce_late(scan->db, last + 1, hi);
 	}
-	scan->n_taken_late = scan->n_taken;
+	close_part(scan);
 }
 
 /* One piece of the sweep under way, if any. */
@@ -496,6 +543,41 @@ scan_sweep(Scan *scan)
 	SpinLockAcquire(&db->hint_mutex);
 	db->sweep_next = hi + 1;
 	SpinLockRelease(&db->hint_mutex);
+	close_part(scan);
+}
+
+/*
+ * A piece of what earlier scans passed.  Only the holder of the right touches
+ * db->passed.
+ */
+static void
+scan_passed(Scan *scan, int width)
+{
+	IdRange		piece = scan->db->passed;
+
+	piece.hi = Min(piece.hi, piece.lo + width - 1);
+	if (piece.lo > piece.hi || scan->stopped)
+		return;
+	scan->again = true;
+	scan->passed_next = scan_range(scan, piece.lo, piece.hi, true) + 1;
+	scan->again = false;
+	close_part(scan);
+}
+
+/* Under hint_mutex. */
+static void
+note_passed(Scan *scan)
+{
+	IdRange    *passed = &scan->db->passed;
+
+	passed->lo = Max(passed->lo, scan->passed_next);
+	if (passed->lo > passed->hi)
+		*passed = scan->passed;
+	else
+	{
+		passed->lo = Min(passed->lo, scan->passed.lo);
+		passed->hi = Max(passed->hi, scan->passed.hi);
+	}
 }
 
 static int
@@ -531,6 +613,7 @@ hand_out(Scan *scan)
 		db->frontier = scan->frontier;
 		for (int i = 0; i < scan->n_taken; i++)
 			count_claimed(db, scan->taken[i]);
+		note_passed(scan);
 		pg_atomic_write_u64(&db->scan_bound, db->frontier);
 		db->claimer = -1;
 	}
@@ -555,6 +638,7 @@ open_scan(Scan *scan)
 	scan->queue = table_open(catalog->queue, AccessShareLock);
 	scan->index = index_open(catalog->queue_pkey, AccessShareLock);
 	scan->row = table_slot_create(scan->queue, NULL);
+	scan->passed = (IdRange) {PG_INT64_MAX, 0};
 	scan->max_taken = MAX_CONCURRENCY - slot->n_flights;
 	scan->taken = palloc(sizeof(int64) * Max(scan->max_taken, 1));
 }
@@ -589,8 +673,13 @@ frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg, bool *busy)
 	scan.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan_late(&scan, late, n_late);
 	scan_sweep(&scan);
+	/* others go first, but not always */
+	if (db->scans++ % PASSED_FIRST == 0)
+		scan_passed(&scan, PASSED_SHARE);
 	if (!scan.stopped)
 		scan_range(&scan, scan.frontier + 1, PG_INT64_MAX, false);
+	if (scan.passed_next == 0)
+		scan_passed(&scan, SWEEP_WIDTH);
 	UnregisterSnapshot(scan.snapshot);
 
 	hand_out(&scan);
@@ -605,6 +694,7 @@ frontier_has_work(DbState *db)
 
 	SpinLockAcquire(&db->hint_mutex);
 	result = db->n_late > 0 || db->sweep_all || db->sweep_undecided ||
+		db->passed.lo <= db->passed.hi ||
 		db->sweep_next <= db->sweep_end;
 	SpinLockRelease(&db->hint_mutex);
 	return result;

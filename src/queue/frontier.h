@@ -14,13 +14,15 @@ typedef enum RowVerdict
 {
 	ROW_TAKE,					/* becomes a flight */
 	ROW_ASIDE,					/* leaves the queue in this transaction */
+	ROW_PASS,					/* leave it for later, look at those behind it */
 	ROW_STOP					/* no room: leave it and stop */
 } RowVerdict;
 
 typedef RowVerdict (*RowVisitor) (TupleTableSlot *row, int64 id, void *arg);
 
 /*
- * Show unclaimed queue rows to the visitor, oldest first, until it stops or
+ * Show unclaimed queue rows to the visitor, oldest first, and those that it
+ * passed in earlier scans after new ones most of the time, until it stops or
  * there are none; rows that it takes or puts aside are this worker's from here
  * on (they are in its slot's flights).  Call it inside a READ COMMITTED
  * transaction; at most one worker per database is inside, *busy says that

@@ -6,9 +6,9 @@
  * TEMPLATE, recovery to a point in time, logical replication) has the same queue
  * as its original and must send nothing of it.  Each kind of copy differs from
  * the original in one of the things that the identity names.  What differs after
- * a failover, the place and the timeline, is accepted only if this postmaster
- * came up as a standby, and raises the epoch that goes with each request, so
- * that a wallet can refuse the old primary.  The lineage, which all copies have
+ * a failover, the place and the timeline, is accepted only if this server was a
+ * standby (shared/standby.c), and raises the epoch that goes with each request,
+ * so that a wallet can refuse the old primary.  The lineage, which all copies have
  * in common, tells it whose epoch that is.
  *
  * The row is read in the caller's transaction, and locked before it is changed.
@@ -136,14 +136,14 @@ fence(Finding *finding, const char *reason, const char *hint)
 }
 
 /*
- * A new timeline is that of a promotion, if this postmaster was a standby; where
+ * A new timeline is that of a promotion, if this server was a standby; where
  * tokens say which servers may send, if it has the token, too.
  */
 static IdentityVerdict
 judge_timeline(const Identity *identity, const Place *place, Finding *finding)
 {
-	if (settlement_shared == NULL || !settlement_shared->started_as_standby)
-		return fence(finding, "it was recovered from a backup, or promoted before the last server start",
+	if (settlement_shared == NULL || !settlement_shared->was_standby)
+		return fence(finding, "it was recovered from a backup or to a point in time",
 					 "Wherever the original still runs, it is the one that sends.  If this one replaces it: SELECT settlement.adopt('why');");
 	if (place_is_site(identity->who) && strcmp(identity->who, place->who) != 0)
 		return fence(finding, "it was promoted where the token of its settlement.site_file is not",
@@ -327,24 +327,29 @@ identity_problem(const char **hint)
 /*
  * Two copies of one database may be promoted or adopted, each not knowing of the
  * other.  With a random part their epochs differ, so that the wallet refuses one
- * of them; who loses may adopt again, and wins.
+ * of them; who loses may adopt again.  It wins if the wallet has told the epoch
+ * that it has seen, or else after a few times.
  */
 int64
 identity_next_epoch(int64 former)
 {
+	DbState    *db = shmem_my_database();
 	uint32		tie_breaker;
 
 	if (!pg_strong_random(&tie_breaker, sizeof(tie_breaker)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random number for an epoch")));
+	if (db != NULL)
+		former = Max(former, (int64) pg_atomic_read_u64(&db->refused_epoch));
 	return (former / EPOCH_STEP + 1) * EPOCH_STEP + tie_breaker % EPOCH_STEP;
 }
 
 void
-identity_epoch_refused(DbState *db, uint64 epoch)
+identity_epoch_refused(DbState *db, int64 seen)
 {
-	pg_atomic_write_u64(&db->refused_epoch, epoch);
+	pg_atomic_write_u64(&db->refused_epoch,
+						Max((uint64) seen, pg_atomic_read_u64(&db->epoch)));
 }
 
 bool

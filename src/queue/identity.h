@@ -35,13 +35,16 @@ extern const char *identity_reason(void);
  */
 extern const char *identity_problem(const char **hint);
 
-/* The wallet has seen a higher epoch than this one that we sent. */
-extern void identity_epoch_refused(DbState *db, uint64 epoch);
+/* The wallet has seen a higher epoch than ours: which one, 0 if it did not tell. */
+extern void identity_epoch_refused(DbState *db, int64 seen);
 
 /* Has the epoch been raised since it was refused? */
 extern bool identity_epoch_raised(DbState *db);
 
-/* The epoch to send with after a promotion or adopt(): higher, and like no other's. */
+/*
+ * The epoch to send with after a promotion or adopt(): higher, also than what the
+ * wallet has told us that it has seen, and like no other's.
+ */
 extern int64 identity_next_epoch(int64 former);
 
 /* The timeline that this server writes; not during recovery. */

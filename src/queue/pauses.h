@@ -14,8 +14,8 @@ extern void pauses_refresh(DbState *db);
 
 /*
  * Before rows are put aside for a pause: read again what is in force and hold it
- * until the end of the transaction, so that resume() waits for us and then sees
- * the rows that it has to release.  No statement when nothing is paused.
+ * until the end of the transaction, so that nothing is put aside any more when
+ * resume() has returned.  No statement when nothing is paused.
  */
 extern void pauses_hold(void);
 

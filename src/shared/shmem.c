@@ -6,18 +6,15 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
-
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "pgver.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
+#include "shared/standby.h"
 
 #define TRANCHE		"settlement"
 #define YOUNG_SERVER_MS		5000
@@ -89,41 +86,6 @@ init_slot(WorkerSlot *slot)
 	pg_atomic_init_u32(&slot->concurrency_limit, 0);
 }
 
-/* recovery_target* apply to a standby, too: one that stops early is a restore. */
-static bool
-has_recovery_target(void)
-{
-	static const char *const names[] = {
-		"recovery_target", "recovery_target_lsn", "recovery_target_name",
-		"recovery_target_time", "recovery_target_xid"
-	};
-
-	for (int i = 0; i < lengthof(names); i++)
-	{
-		const char *value = GetConfigOption(names[i], true, false);
-
-		if (value != NULL && value[0] != '\0')
-			return true;
-	}
-	return false;
-}
-
-/*
- * Whether this postmaster came up as a standby.  A restart of its processes
- * after the promotion makes new shared memory, but the same postmaster fills it
- * in: it remembers.  A recovery to a point in time (recovery.signal) is none.
- */
-static bool
-came_up_as_standby(void)
-{
-	static bool seen = false;
-	struct stat st;
-
-	if (stat(STANDBY_SIGNAL_FILE, &st) == 0 && !has_recovery_target())
-		seen = true;
-	return seen;
-}
-
 /*
  * When workers may be started.  At once after a start and after a first crash;
  * if the server crashes again as soon as they run, they may well be the cause,
@@ -160,7 +122,7 @@ init_shared(SettlementShared *shared)
 				 errmsg("could not generate a random number for this server start")));
 	/* it is stored in a bigint */
 	shared->boot &= PG_INT64_MAX;
-	shared->started_as_standby = came_up_as_standby();
+	shared->was_standby = standby_at_start();
 	shared->workers_after = workers_after(GetCurrentTimestamp());
 	pg_atomic_init_u64(&shared->next_token, 1);
 	pg_atomic_init_u64(&shared->clock_ahead, 0);
@@ -212,6 +174,7 @@ forget_hints(DbState *db)
 	db->sweep_undecided = false;
 	db->sweep_next = 1;
 	db->sweep_end = 0;
+	db->passed = (IdRange) {1, 0};
 	db->safe = 0;
 	db->n_marks = 0;
 	db->open_claimed = 0;

@@ -128,6 +128,9 @@ typedef struct DbState
 	bool		sweep_undecided;	/* a prepared transaction has committed */
 	int64		sweep_next;		/* a sweep is under way when <= sweep_end */
 	int64		sweep_end;
+	IdRange		passed;			/* has all rows that scans left for later; empty
+								 * when lo > hi */
+	uint64		scans;
 	int64		safe;			/* ids up to here are decided and looked at */
 	int			n_marks;
 	ScanMark	marks[MAX_SCAN_MARKS];
@@ -206,7 +209,7 @@ typedef struct SettlementShared
 {
 	LWLock	   *lock;
 	uint64		boot;			/* random, of this start of shared memory */
-	bool		started_as_standby; /* this postmaster saw recovery of a standby */
+	bool		was_standby;	/* when it last recovered from elsewhere */
 	TimestampTz workers_after;	/* none is started before: the server crashes
 								 * time and again */
 	pid_t		launcher_pid;	/* lock, as the next five */

@@ -405,6 +405,7 @@ clear_result(WalletClient *client, const Attempt *a)
 	result->phase = PHASE_PREPARED;
 	result->duration_us = 0;
 	result->lookup = LOOKUP_FAILED;
+	result->newer_epoch = 0;
 	result->settlement_id[0] = '\0';
 	result->code[0] = '\0';
 	result->message[0] = '\0';

@@ -80,6 +80,8 @@ typedef struct WalletResult
 	Verdict		verdict;		/* for a look-up: what breaker and retry need */
 	LookupOutcome lookup;		/* WALLET_LOOKUP only */
 	int64_t		duration_us;	/* from submit to end, monotonic clock */
+	int64_t		newer_epoch;	/* STALE_EPOCH: the one the wallet has seen; 0 if
+								 * it does not tell */
 	char		settlement_id[WALLET_ID_MAX + 1];
 	char		code[WALLET_CODE_MAX + 1];
 	char		message[WALLET_MESSAGE_MAX + 1];	/* never holds a secret */

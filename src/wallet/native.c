@@ -328,6 +328,15 @@ read_settlement_id(const ReplyContext *context, const json_t *reply, char *out)
 	return false;
 }
 
+/* A wallet that goes by a number near the end of the range cannot be outdone. */
+static int64_t
+newer_epoch(const json_t *reply)
+{
+	json_int_t	epoch = json_integer_value(json_object_get(reply, "epoch"));
+
+	return epoch > 0 && epoch < INT64_MAX / 2 ? (int64_t) epoch : 0;
+}
+
 static void
 native_read_reply(const ReplyContext *context, WalletResult *result)
 {
@@ -354,6 +363,8 @@ native_read_reply(const ReplyContext *context, WalletResult *result)
 		facts->code = native_reply_code(context->verb, text);
 		copy_text(result->code, sizeof result->code, text, context->secret);
 	}
+	if (facts->code == CODE_STALE_EPOCH)
+		result->newer_epoch = newer_epoch(reply);
 	text = json_string_value(json_object_get(reply, "message"));
 	if (text == NULL || *text == '\0')
 		text = json_string_value(json_object_get(reply, "error"));

@@ -403,7 +403,7 @@ sender_collect(Worker *w)
 		if (result->verdict.outcome == OUTCOME_FENCED &&
 			flight->verb == WALLET_SETTLE)
 		{
-			identity_epoch_refused(w->db, pg_atomic_read_u64(&w->db->epoch));
+			identity_epoch_refused(w->db, result->newer_epoch);
 			pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
 		}
 

@@ -120,6 +120,15 @@ finish_part(Worker *w, Turn *turn)
 	finish_trades(w->db, w->slot_index, finish);
 }
 
+/* While others wait in the queue, only some join them: it must not grow. */
+static int
+due_share(const Worker *w)
+{
+	int			n = free_flights(w);
+
+	return w->more ? Max(n / 4, 1) : n;
+}
+
 /*
  * While one probe at a time leaves, a ready trade goes first: whether the failures
  * of those that wait count is judged here, and its answer may tell.
@@ -133,7 +142,7 @@ due_part(Worker *w, Turn *turn, TimestampTz now)
 	if (pg_atomic_read_u64(&w->db->next_due) == 0)
 		due_look(w->db);
 	if ((TimestampTz) pg_atomic_read_u64(&w->db->next_due) <= now)
-		due_move(w->db, free_flights(w), &turn->due);
+		due_move(w->db, due_share(w), &turn->due);
 }
 
 static void

@@ -59,8 +59,8 @@ SELECT pg_temp.move('needs_lookup', 'infinity', sent => '2 days');
 SELECT alike(pg_temp.said('1'), '%idempotency_window has passed%Nothing happens by itself: settlement.resolve(%', 'a trade that needs a person');
 SELECT alike(pg_temp.found('needs_lookup'), 'warn: %: 1, of them for a person: 1', '... doctor says so');
 SELECT pg_temp.move('paused', 'infinity');
-SELECT alike(pg_temp.said('1'), '%That pause is over%', 'put aside by a pause that is over');
-SELECT alike(pg_temp.found('pauses'), 'warn: %a pause that is over: 1', '... doctor says so');
+SELECT alike(pg_temp.said('1'), '%That pause is over: it goes back%', 'put aside by a pause that is over');
+SELECT alike(pg_temp.found('pauses'), 'ok: %a pause that is over, % queue: 1', '... doctor says so');
 DELETE FROM settlement.deferred;
 
 INSERT INTO settlement.attempts (at, attached_id, trade_id, generation, attempt, verb, outcome, class, phase, http_status, duration, slot)

@@ -184,6 +184,20 @@ scenario access_exclusive_while_outcomes_wait => sub {
 	is($s->sql("SELECT count(*) FROM trades WHERE trade_id LIKE 'locked%' AND settlement_attempts <> 1"), 0, 'by one request each');
 };
 
+# The wallet has booked a trade, and its worker is about to write that.
+sub while_in_flight
+{
+	my ($base, $ddl) = @_;
+	$hold->at('claims');
+	$s->sql(<<"SQL");
+INSERT INTO parts (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity)
+VALUES ('part-$base', '$base/USDT', 'b', 's', 'u1', 'u2', 10, 1)
+SQL
+	$hold->reached('claims');
+	$s->sql("SET ROLE exchange; $ddl");
+	$hold->release('claims');
+}
+
 # In flight: the wallet has it while the table changes under it.
 scenario dropped_and_renamed_while_in_flight => sub {
 	$s->sql(<<'SQL');
@@ -195,22 +209,14 @@ CREATE TABLE public.parts_sol PARTITION OF parts FOR VALUES IN ('SOL/USDT');
 ALTER TABLE parts ADD PRIMARY KEY (trade_id, symbol);
 SQL
 	$s->attach('public.parts');
-	$hold->at('claims');
-	$s->sql(<<'SQL');
-INSERT INTO parts (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity)
-SELECT 'part-' || s, s || '/USDT', 'b', 's', 'u1', 'u2', 10, 1 FROM unnest('{BTC,ETH,SOL}'::text[]) AS s
-SQL
-	wait_for(sub { $s->effects_of('part-BTC') && $s->effects_of('part-ETH') && $s->effects_of('part-SOL') }, 'the wallet to book them');
-	$s->sql(<<'SQL');
-SET ROLE exchange;
-DROP TABLE parts_btc;
-ALTER TABLE parts DETACH PARTITION parts_eth;
+	while_in_flight('BTC', 'DROP TABLE parts_btc');
+	while_in_flight('ETH', 'ALTER TABLE parts DETACH PARTITION parts_eth');
+	while_in_flight('SOL', <<'SQL');
 ALTER TABLE parts RENAME TO shares;
 ALTER TABLE shares RENAME COLUMN settlement_error TO why;
 ALTER TABLE shares RENAME COLUMN price TO px;
 ALTER TABLE shares DROP COLUMN settled_at;
 SQL
-	$hold->release('claims');
 	$s->becomes("SELECT kind FROM settlement.discrepancies WHERE trade_id = 'part-BTC'", 'trade_row_gone', 'a dropped partition: what was paid is a discrepancy');
 	$s->becomes("SELECT settlement_status FROM parts_eth", 'SETTLED', 'a detached one is written');
 	$s->becomes("SELECT settlement_status FROM shares", 'SETTLED', 'so is a renamed table with other columns');

@@ -20,7 +20,7 @@ $primary->enable_archiving;
 $primary->restart;
 
 my $copied = 'its files were copied to another data directory';
-my $recovered = 'it was recovered from a backup, or promoted before the last server start';
+my $recovered = 'it was recovered from a backup or to a point in time';
 my $n = 0;
 
 # Of a backup, or of files that lie in its place.

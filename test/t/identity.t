@@ -55,7 +55,7 @@ subtest copies => sub {
 	$recovered->start;
 	state_is($recovered, 'trading', 'fenced', 'a recovery to a point in time');
 	is($recovered->safe_psql('trading', $problem),
-		'it was recovered from a backup, or promoted before the last server start', '... and why');
+		'it was recovered from a backup or to a point in time', '... and why');
 	$recovered->stop;
 
 	# a dump, into another cluster

@@ -108,4 +108,35 @@ scenario restart_of_the_new_primary => sub {
 	$s->ledgers_are_equal;
 };
 
+# A promoted server that goes down before any worker of it has run.
+scenario a_crash_right_after_the_promotion => sub {
+	my $next = PostgreSQL::Test::Cluster->new('next');
+	$standby->backup('next');
+	$next->init_from_backup($standby, 'next', has_streaming => 1);
+	$next->append_conf('postgresql.conf', "settlement.databases = 'none'");
+	$next->start;
+	$s->sql("SELECT settlement.pause('keep a backlog')");
+	$s->trades('left', 20);
+	$standby->wait_for_catchup($next);
+	$standby->stop('immediate');
+	$next->promote;
+	$next->stop('immediate');
+	$next->append_conf('postgresql.conf', "settlement.databases = ''");
+	$next->start;
+	$s->{node} = $next;
+	$s->sql('SELECT settlement.resume()');
+	$s->settled_is('left', 20, 'goes on by itself all the same');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+
+	# its directory has been that of a standby, but this is another recovery
+	$next->stop;
+	$next->append_conf('postgresql.conf', "restore_command = 'false'\nrecovery_target_action = 'promote'");
+	$next->set_recovery_mode;
+	$next->start;
+	ok($next->poll_query_until('postgres', 'SELECT state FROM settlement.status', 'fenced'), 'recovered later, it is fenced');
+	$next->restart;
+	ok($next->poll_query_until('postgres', 'SELECT state FROM settlement.status', 'fenced'), 'also after a restart');
+};
+
 done_testing();

@@ -169,6 +169,26 @@ success_must_be_a_boolean(void **state)
 	assert_int_equal(result.facts.success, 0);
 }
 
+/* Only a refusal tells an epoch, and only one that can still be outdone. */
+static void
+a_refusal_may_tell_the_epoch_seen(void **state)
+{
+	const char *nothing[] = {
+		"{\"code\":\"STALE_EPOCH\"}", "{\"code\":\"STALE_EPOCH\",\"epoch\":\"7\"}",
+		"{\"code\":\"STALE_EPOCH\",\"epoch\":-7}", "{\"code\":\"STALE_EPOCH\",\"epoch\":9223372036854775807}",
+		"{\"code\":\"USER_NOT_FOUND\",\"epoch\":7}", "{\"epoch\":7}",
+	};
+
+	(void) state;
+	for (size_t i = 0; i < LENGTH(nothing); i++)
+	{
+		read_reply(nothing[i]);
+		assert_int_equal(result.newer_epoch, 0);
+	}
+	read_reply("{\"code\":\"STALE_EPOCH\",\"epoch\":2757434}");
+	assert_int_equal(result.newer_epoch, 2757434);
+}
+
 static void
 settlement_id_must_be_a_bounded_text(void **state)
 {
@@ -426,6 +446,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_refusal_may_tell_the_epoch_seen),
 		cmocka_unit_test(rejections_have_a_class_of_their_own),
 		cmocka_unit_test(bytes_of_format_1_never_change),
 		cmocka_unit_test(hostile_texts_stay_inside_their_value),

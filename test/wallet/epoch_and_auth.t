@@ -27,6 +27,7 @@ is(settle_at(5), 200, 'the_same_epoch_settles');
 my $key = new_key();
 my $stale = $wallet->settle($wallet->trade, $key, 'Settlement-Epoch' => 4);
 is_deeply([ $stale->{status}, $stale->{json}{code} ], [ 412, 'STALE_EPOCH' ], 'a_lower_epoch_is_refused');
+is($stale->{json}{epoch}, 5, 'the_refusal_says_what_was_seen');
 is($wallet->look_up($key)->{json}{code}, 'UNKNOWN_KEY', 'and_nothing_is_remembered_of_it');
 is($wallet->audit->{settlements}, 3, 'nor_has_it_an_effect');
 is($wallet->settle($wallet->trade, $key, 'Settlement-Epoch' => 6)->{status}, 200, 'the_key_settles_for_a_higher_epoch');

@@ -124,6 +124,17 @@ sub listen_to
 sub begin { my ($self, $name, $kind) = @_; $self->{conditions}{$name} = $kind; $self->tell }
 sub end { my ($self, $name) = @_; delete $self->{conditions}{$name}; $self->tell }
 
+# A condition that ends with the code, also if that dies.
+sub during
+{
+	my ($self, $name, $kind, $code) = @_;
+	$self->begin($name => $kind);
+	my $ok = eval { $code->(); 1 };
+	my $error = $@;
+	$self->end($name);
+	die $error unless $ok;
+}
+
 # The worst of it; `up` when all is well.
 sub weather
 {

@@ -45,14 +45,14 @@ sub join_if_alone
 sub synchronize
 {
 	my ($arena) = @_;
-	$arena->begin(joining => 'other');
-	$arena->insist(sub {
-		$arena->ask("ALTER SYSTEM SET synchronous_standby_names = 'chaos'");
-		$arena->ask('ALTER SYSTEM SET settlement.send_after = standby');
-		$arena->ask('SELECT pg_reload_conf()');
+	$arena->during(joining => 'other', sub {
+		$arena->insist(sub {
+			$arena->ask("ALTER SYSTEM SET synchronous_standby_names = 'chaos'");
+			$arena->ask('ALTER SYSTEM SET settlement.send_after = standby');
+			$arena->ask('SELECT pg_reload_conf()');
+		});
+		wait_synchronous($arena, 30) or $arena->violation('the standby does not become synchronous');
 	});
-	wait_synchronous($arena, 30) or $arena->violation('the standby does not become synchronous');
-	$arena->end('joining');
 }
 
 sub is_synchronous
@@ -121,12 +121,12 @@ sub crash_standby
 {
 	my ($arena, $parameters) = @_;
 	my $standby = $arena->{standby} or die "there is none\n";
-	$arena->begin(standby => 'other');
-	$arena->kill_server($standby);
-	$arena->idle($parameters->{seconds});
-	$arena->start_server($standby);
-	wait_synchronous($arena, 30) or $arena->violation('the standby does not come back');
-	$arena->end('standby');
+	$arena->during(standby => 'other', sub {
+		$arena->kill_server($standby);
+		$arena->idle($parameters->{seconds});
+		$arena->start_server($standby);
+		wait_synchronous($arena, 30) or $arena->violation('the standby does not come back');
+	});
 }
 
 sub fail_over
