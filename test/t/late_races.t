@@ -38,7 +38,7 @@ sub lose_claim
 {
 	my ($name, $place) = @_;
 	my ($table, $columns, $values) = $place eq 'queue' ? ('queue', '', '')
-		: $place eq 'deferred' ? ('deferred', 'retry_at, reason, ', "'infinity', 'paused', ")
+		: $place eq 'deferred' ? ('deferred', 'retry_at, reason, ', "'infinity', 'retry', ")
 		: ('dlq', 'status, class, ', "'$place', 'test', ");
 	$hold->at('claims');
 	$s->trade($name, symbol => 'BTC/USDT');
