@@ -295,6 +295,15 @@ sub trade
 	$self->engine("SELECT public.put('$name'$more)");
 }
 
+# By hand.  What is looked up again and again is in flight now and then, and a
+# person has to try once more.
+sub resolve
+{
+	my ($self, $trade, $outcome, $reference, $reason) = @_;
+	return wait_for(sub { $self->sql("SELECT settlement.resolve('$trade', '$outcome', '$reference', '$reason')") },
+		"$trade to be resolved");
+}
+
 sub settled_is
 {
 	my ($self, $name, $n, $what, $seconds) = @_;

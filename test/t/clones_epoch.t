@@ -32,6 +32,16 @@ sub settles
 	ok($node->poll_query_until($database, "SELECT settlement_status FROM trades WHERE trade_id = '$trade'", 'SETTLED'), "$trade settles");
 }
 
+# As a restore does it, and between two looks of the workers at the identity.
+scenario the_identity_is_replaced_at_work => sub {
+	state_becomes('postgres', 'ok', 'the original sends');
+	my $asked = asked($s);
+	$node->safe_psql('postgres', "BEGIN; UPDATE settlement.identity SET reason = 'restored'; SELECT put('came along'); COMMIT");
+	state_becomes('postgres', 'fenced', 'until it has another identity');
+	is(asked($s), $asked, 'the wallet is asked nothing of what came along');
+	is($node->safe_psql('postgres', 'SELECT (SELECT count(*) FROM settlement.claims), (SELECT count(*) FROM settlement.queue)'), '0|1', 'it waits');
+};
+
 scenario their_epochs_differ => sub {
 	$epoch{$_} = $node->safe_psql($_, "SELECT settlement.adopt('I am the one')") for qw(one two);
 	isnt($epoch{one}, $epoch{two}, 'no two are alike');

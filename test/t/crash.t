@@ -43,11 +43,13 @@ scenario kill_9_between_send_and_record => sub {
 	my ($claimed) = $s->sql("SELECT slot FROM settlement.in_flight WHERE trade_id = 'killed'");
 	my $pid = $s->sql("SELECT pid FROM settlement.workers WHERE slot = $claimed");
 	$s->status_is('killed', 'PENDING', 'it is not recorded yet');
+	is($s->sql('SELECT count(*) FROM settlement.claims'), 1, 'but its claim is');
 	kill KILL => $pid;
 	$s->becomes('SELECT count(*) FROM settlement.workers WHERE pid <> ' . $pid, 2, 'the server comes back with its workers');
 	$s->status_is('killed', 'SETTLED');
 	is($s->effects_of('killed'), 1, 'one wallet effect');
 	is($s->wallet->stats->{settle}{replays}, 1, 'the second request was answered from memory');
+	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'killed'"), 2, 'and the first one is known of');
 	$s->becomes("SELECT value FROM settlement.metrics WHERE name = 'recovered'", 1, 'it counts as taken over');
 	$s->at_rest;
 	$s->ledgers_are_equal;

@@ -35,6 +35,48 @@ sub database_settings
 	replace_workers();
 }
 
+# Settings of the database that would change what a worker's statements do.
+scenario settings_of_the_database => sub {
+	$s->sql(<<'SQL');
+CREATE SCHEMA evil;
+CREATE FUNCTION evil.never(bigint, bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+CREATE OPERATOR evil.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.never);
+CREATE TABLE public.seen (trade_id text);
+GRANT INSERT ON public.seen TO exchange;
+CREATE FUNCTION public.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (NEW.trade_id); RETURN NULL; END $$;
+CREATE TRIGGER see AFTER UPDATE ON public.trades FOR EACH ROW EXECUTE FUNCTION public.see();
+SQL
+	database_settings(search_path => 'evil, pg_catalog, public', exit_on_error => 'on');
+	$s->trades('operator', 3);
+	$s->settled_is('operator', 3, 'search_path: operators are those of pg_catalog');
+	$s->sql("ALTER TABLE public.trades ADD CONSTRAINT no_broken CHECK (trade_id NOT LIKE 'broken%' OR settlement_status = 'PENDING')");
+	my @pids = $s->worker_pids;
+	$s->trade('broken');
+	$s->becomes("SELECT failures > 1 FROM settlement.unapplied WHERE trade_id = 'broken'", 't', 'exit_on_error: a row that cannot be written waits');
+	is(join(' ', $s->worker_pids), "@pids", 'and ends no worker');
+	$s->sql('ALTER TABLE public.trades DROP CONSTRAINT no_broken');
+	$s->status_is('broken', 'SETTLED');
+
+	local $ENV{PGOPTIONS} = '-c default_transaction_read_only=off';	# of our sessions
+	database_settings(default_transaction_isolation => 'serializable', default_transaction_read_only => 'on', session_replication_role => 'replica',
+		lock_timeout => 0);
+	my $honest = 'SET session_replication_role = origin;';
+	$s->sql("$honest SELECT put('set', 3)");
+	$s->settled_is('set', 3, 'isolation, read only');
+	is($s->sql("SELECT count(*) FROM public.seen WHERE trade_id LIKE 'set%'"), 3, 'session_replication_role: triggers of the trade table fire');
+	my $aborts = $s->metric('turn_aborts');
+	my $locker = $s->session;
+	$locker->query_safe("$honest BEGIN; LOCK TABLE settlement.claims IN ACCESS EXCLUSIVE MODE");
+	$s->sql("$honest SELECT put('locked', 3)");
+	$s->becomes("SELECT value > $aborts FROM settlement.metrics WHERE name = 'turn_aborts'", 't', 'lock_timeout: no endless wait for a lock');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$s->settled_is('locked', 3, 'it goes on afterwards');
+	$s->sql('ALTER DATABASE postgres RESET ALL; DROP TRIGGER see ON public.trades');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
 # Nothing but the worker's claim can have written the WAL of the trade by then.
 scenario an_asynchronous_insert_and_a_crash => sub {
 	database_settings(synchronous_commit => 'off');
@@ -113,48 +155,6 @@ scenario a_cancelled_wait_of_an_outcome => sub {
 	$s->faults;
 	$s->at_rest;
 	is($s->requests, $requests + 1, 'nothing is sent again');
-	$s->ledgers_are_equal;
-};
-
-# Settings of the database that would change what a worker's statements do.
-scenario settings_of_the_database => sub {
-	$s->sql(<<'SQL');
-CREATE SCHEMA evil;
-CREATE FUNCTION evil.never(bigint, bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
-CREATE OPERATOR evil.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.never);
-CREATE TABLE public.seen (trade_id text);
-GRANT INSERT ON public.seen TO exchange;
-CREATE FUNCTION public.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (NEW.trade_id); RETURN NULL; END $$;
-CREATE TRIGGER see AFTER UPDATE ON public.trades FOR EACH ROW EXECUTE FUNCTION public.see();
-SQL
-	database_settings(search_path => 'evil, pg_catalog, public', exit_on_error => 'on');
-	$s->trades('operator', 3);
-	$s->settled_is('operator', 3, 'search_path: operators are those of pg_catalog');
-	$s->sql("ALTER TABLE public.trades ADD CONSTRAINT no_broken CHECK (trade_id NOT LIKE 'broken%' OR settlement_status = 'PENDING')");
-	my @pids = $s->worker_pids;
-	$s->trade('broken');
-	$s->becomes("SELECT failures > 1 FROM settlement.unapplied WHERE trade_id = 'broken'", 't', 'exit_on_error: a row that cannot be written waits');
-	is(join(' ', $s->worker_pids), "@pids", 'and ends no worker');
-	$s->sql('ALTER TABLE public.trades DROP CONSTRAINT no_broken');
-	$s->status_is('broken', 'SETTLED');
-
-	local $ENV{PGOPTIONS} = '-c default_transaction_read_only=off';	# of our sessions
-	database_settings(default_transaction_isolation => 'serializable', default_transaction_read_only => 'on', session_replication_role => 'replica',
-		lock_timeout => 0);
-	my $honest = 'SET session_replication_role = origin;';
-	$s->sql("$honest SELECT put('set', 3)");
-	$s->settled_is('set', 3, 'isolation, read only');
-	is($s->sql("SELECT count(*) FROM public.seen WHERE trade_id LIKE 'set%'"), 3, 'session_replication_role: triggers of the trade table fire');
-	my $aborts = $s->metric('turn_aborts');
-	my $locker = $s->session;
-	$locker->query_safe("$honest BEGIN; LOCK TABLE settlement.claims IN ACCESS EXCLUSIVE MODE");
-	$s->sql("$honest SELECT put('locked', 3)");
-	$s->becomes("SELECT value > $aborts FROM settlement.metrics WHERE name = 'turn_aborts'", 't', 'lock_timeout: no endless wait for a lock');
-	$locker->query_safe('COMMIT');
-	$locker->quit;
-	$s->settled_is('locked', 3, 'it goes on afterwards');
-	$s->sql("ALTER DATABASE postgres RESET ALL");
-	$s->at_rest;
 	$s->ledgers_are_equal;
 };
 

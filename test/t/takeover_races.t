@@ -135,17 +135,17 @@ scenario a_claim_that_is_half_finished => sub {
 	$s->faults;
 };
 
-# Both settled and rejected in one claim, while its symbol is paused; what would be
-# tried again is answered after that.
+# Both settled and rejected in one claim, while its symbol is paused.  What would
+# be tried again is not recorded before that, whichever reply comes first.
 scenario paused_while_in_flight => sub {
-	$hold->at('claims');
+	$hold->at($_) for 'claims', 'deferred';
 	my $requests = $s->requests;
-	$s->faults({ match => { trade_id => 'fly-2', times => 1 }, action => 'status', status => 503, reply_delay_ms => 1000 });
-	$s->engine("SELECT put('fly', 2, symbol => 'ETH/USDT'); SELECT put('fly-no', symbol => 'ETH/USDT', buyer => 'nobody')");
+	$s->faults({ match => { trade_id => 'fly-2', times => 1 }, action => 'status', status => 503 });
+	$s->engine("BEGIN; SELECT put('fly', 2, symbol => 'ETH/USDT'), put('fly-no', symbol => 'ETH/USDT', buyer => 'nobody'); COMMIT");
 	wait_for(sub { $s->requests - $requests >= 3 }, 'all to be sent');
 	$s->sql("SELECT settlement.pause('race', 'ETH/USDT')");
 	$s->trade('fly-3', symbol => 'ETH/USDT');
-	$hold->release('claims');
+	$hold->release($_) for 'claims', 'deferred';
 	$s->status_is('fly-1', 'SETTLED', 'what the wallet settled is settled');
 	$s->status_is('fly-no', 'FAILED', 'what it rejected is dead');
 	$s->becomes("SELECT string_agg(trade_id || ' ' || attempts, ', ' ORDER BY trade_id) FROM settlement.deferred WHERE reason = 'paused' AND retry_at = 'infinity'", 'fly-2 1, fly-3 0',

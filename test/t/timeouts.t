@@ -130,7 +130,7 @@ scenario past_the_idempotency_window => sub {
 	my $lookups = $s->lookups;
 	$s->becomes("SELECT value > $lookups - 1 FROM settlement.metrics WHERE name = 'lookups'", 't', 'it is asked again');
 	is($s->requests, $requests, 'but never sent again');
-	$s->sql("SELECT settlement.resolve('old-unknown', 'FAILED', 'ticket 2', 'the books do not have it')");
+	$s->resolve('old-unknown', 'FAILED', 'ticket 2', 'the books do not have it');
 	$s->status_is('old-unknown', 'FAILED');
 	is($s->effects_of('old-unknown'), 0, 'no effect');
 	$s->reset('idempotency_window');

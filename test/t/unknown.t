@@ -146,8 +146,7 @@ scenario inserted_once_more => sub {
 	waits_for_the_books('twice', 'wallet_reply');
 	is($s->requests, $requests, 'a look-up that finds other amounts settles nothing');
 	$s->sql("UPDATE trades SET price = kept.price FROM kept WHERE trades.trade_id = 'twice'");
-	# now and then it is in flight, to be asked for again
-	wait_for(sub { $s->sql("SELECT settlement.resolve('twice', 'SETTLED', settlement_id, 'the price was wrong') FROM kept"); 1 }, 'it to be resolved');
+	$s->resolve('twice', 'SETTLED', $s->sql('SELECT settlement_id FROM kept'), 'the price was wrong');
 	$s->status_is('twice', 'SETTLED', 'a person settles it from the books');
 };
 
@@ -167,7 +166,7 @@ scenario the_wallet_forgot => sub {
 	is($s->requests, $requests, 'nor sent after it was asked for again');
 	is($s->sql('SELECT count(*) FROM settlement.dlq'), 0, 'age alone does not kill it');
 	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger('?trade_id=forgotten');
-	$s->sql("SELECT settlement.resolve('forgotten', 'SETTLED', '$id', 'found in the books')");
+	$s->resolve('forgotten', 'SETTLED', $id, 'found in the books');
 	$s->status_is('forgotten', 'SETTLED');
 };
 

@@ -246,7 +246,7 @@ SQL
 	$s->sql('SELECT settlement.resume()');
 	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = 'expired'", 'needs_lookup|unknown_key', 'the wallet is asked');
 	is($s->effects_of('expired'), 0, 'and nothing is sent again');
-	$s->sql("SELECT settlement.resolve('expired', 'FAILED', 'ticket 1', 'the wallet knows nothing of it')");
+	$s->resolve('expired', 'FAILED', 'ticket 1', 'the wallet knows nothing of it');
 };
 
 done_testing();
