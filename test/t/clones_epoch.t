@@ -62,7 +62,8 @@ scenario the_higher_one_wins => sub {
 };
 
 scenario who_loses_may_adopt_again => sub {
-	$epoch{$low} = $node->safe_psql($low, "SELECT settlement.adopt('no, this one')");
+	# twice, so that the other one has to learn how far it is behind
+	$epoch{$low} = $node->safe_psql($low, "SELECT settlement.adopt('$_')") for 'no, this one', 'for sure';
 	cmp_ok($epoch{$low}, '>', $epoch{$high}, 'and is the highest then');
 	settles($low, 'of the lower');
 	$node->safe_psql($high, "SELECT put('too late')");
