@@ -66,6 +66,8 @@ scenario who_loses_may_adopt_again => sub {
 	$epoch{$low} = $node->safe_psql($low, "SELECT settlement.adopt('$_')") for 'no, this one', 'for sure';
 	cmp_ok($epoch{$low}, '>', $epoch{$high}, 'and is the highest then');
 	settles($low, 'of the lower');
+	$node->safe_psql($low, "SELECT put('with the highest')");
+	settles($low, 'with the highest');
 	$node->safe_psql($high, "SELECT put('too late')");
 	state_becomes($high, 'stale epoch', 'the other one is refused');
 	Copies::books_agree($s, $node, $_) for qw(one two);
