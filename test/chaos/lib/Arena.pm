@@ -244,6 +244,8 @@ sub session
 		{ RaiseError => 1, PrintError => 0, PrintWarn => 0, AutoCommit => 1, AutoInactiveDestroy => 1 });
 	$db->{pg_server_prepare} = 0;
 	$db->do("SET statement_timeout = '10s'; SET lock_timeout = '1s'") unless $options{patient};
+	# who is to bring the standby back must not wait for it; no timeout ends that
+	$db->do('SET synchronous_commit = local') if $self->{standby_is_down};
 	return $db;
 }
 

@@ -117,14 +117,28 @@ CONF
 
 # ---------------------------------------------------------------- going
 
+# Our own session is made anew before and after.
+sub without_standby
+{
+	my ($arena, $code) = @_;
+	$arena->hang_up;
+	local $arena->{standby_is_down} = 1;
+	my $ok = eval { $code->(); 1 };
+	my $error = $@;
+	$arena->hang_up;
+	die $error unless $ok;
+}
+
 sub crash_standby
 {
 	my ($arena, $parameters) = @_;
 	my $standby = $arena->{standby} or die "there is none\n";
 	$arena->during(standby => 'other', sub {
-		$arena->kill_server($standby);
-		$arena->idle($parameters->{seconds});
-		$arena->start_server($standby);
+		without_standby($arena, sub {
+			$arena->kill_server($standby);
+			$arena->idle($parameters->{seconds});
+			$arena->start_server($standby);
+		});
 		wait_synchronous($arena, 30) or $arena->violation('the standby does not come back');
 	});
 }
