@@ -190,6 +190,14 @@ sub reset
 
 sub reload { my ($self) = @_; $self->sql('SELECT pg_reload_conf()') }
 
+# Processes that the postmaster has started.
+sub server_pids
+{
+	my ($self) = @_;
+	my $postmaster = $self->node->{_pid};
+	return split ' ', PostgreSQL::Test::Utils::slurp_file("/proc/$postmaster/task/$postmaster/children");
+}
+
 sub worker_pids
 {
 	my ($self) = @_;

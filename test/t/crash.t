@@ -28,7 +28,7 @@ sub kill_a_worker
 sub kill_the_server
 {
 	my $postmaster = $node->{_pid};
-	my @children = split ' ', `ps -o pid= --ppid $postmaster`;
+	my @children = $s->server_pids;
 	$node->kill9;
 	kill KILL => @children;
 	wait_for(sub { !grep { kill 0, $_ } $postmaster, @children }, 'the server to die');

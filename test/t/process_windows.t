@@ -28,8 +28,7 @@ sub crash_worker
 
 sub logger
 {
-	my ($pid) = grep { PostgreSQL::Test::Utils::slurp_file("/proc/$_/cmdline") =~ /logger/ }
-		split ' ', `ps -o pid= --ppid $node->{_pid}`;
+	my ($pid) = grep { (eval { PostgreSQL::Test::Utils::slurp_file("/proc/$_/cmdline") } // '') =~ /logger/ } $s->server_pids;
 	return $pid // die 'no logger';
 }
 
