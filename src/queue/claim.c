@@ -22,6 +22,7 @@
 #include "pgver.h"
 #include "queue/claim.h"
 #include "queue/decision.h"
+#include "queue/duplicates.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
 #include "queue/key.h"
@@ -48,19 +49,6 @@ static Statement defer_aside = {
 	"INSERT INTO settlement.deferred (retry_at, reason, " FACT_COLUMNS ") "
 	"SELECT until, CASE WHEN until > pg_catalog.now() THEN 'paused' ELSE 'needs_lookup' END, " FACT_COLUMNS " FROM m",
 	2, {INT8ARRAYOID, TIMESTAMPTZARRAYOID}
-};
-
-/*
- * A trade that also waits elsewhere was enqueued twice (row movement, a
- * restore): what waits there carries its facts, so this row goes.
- */
-static Statement find_duplicates = {
-	"SELECT c.i FROM unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
-	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
-	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
-	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
-	"AND u.status = 'SETTLED')",
-	2, {INT4ARRAYOID, TEXTARRAYOID}
 };
 
 static Statement delete_rows = {
@@ -164,28 +152,23 @@ drop_duplicate(Claim *claim, FlightPool *pool, int i)
 	claim->flights[i] = NULL;
 }
 
+/*
+ * A trade that also waits elsewhere was enqueued twice: what waits there carries
+ * its facts, so this row goes.
+ */
 static void
 drop_duplicates(Claim *claim, FlightPool *pool)
 {
-	int		   *attached = palloc(sizeof(int) * claim->n);
-	const char **ids = palloc(sizeof(char *) * claim->n);
-	Datum		values[2];
+	bool	   *waits = palloc(sizeof(bool) * claim->n);
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
+	Datum		values[1];
 
-	for (int i = 0; i < claim->n; i++)
-	{
-		attached[i] = claim->flights[i]->attached_id;
-		ids[i] = claim->flights[i]->wire.trade_id;
-	}
-	values[0] = int4_array(attached, claim->n);
-	values[1] = text_array(ids, claim->n);
-	statement_run(&find_duplicates, values);
-	if (SPI_processed == 0)
+	if (find_duplicates(claim->flights, claim->n, waits) == 0)
 		return;
-
-	for (uint64 r = 0; r < SPI_processed; r++)
-		drop_duplicate(claim, pool, (int) result_int8(r, 1) - 1);
+	for (int i = 0; i < claim->n; i++)
+		if (waits[i])
+			drop_duplicate(claim, pool, i);
 	for (int i = 0; i < claim->n; i++)
 		if (claim->flights[i] != NULL)
 			claim->flights[kept++] = claim->flights[i];

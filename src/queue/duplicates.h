@@ -1,0 +1,16 @@
+/*
+ * duplicates.h
+ *	  Claimed trades that wait elsewhere, too: they were enqueued twice.
+ */
+#ifndef SETTLEMENT_QUEUE_DUPLICATES_H
+#define SETTLEMENT_QUEUE_DUPLICATES_H
+
+#include "queue/flight.h"
+
+/*
+ * Set waits[i] for each of the n flights whose trade is also in deferred, in
+ * dlq, or in unapplied as SETTLED; returns how many.
+ */
+extern int	find_duplicates(TradeFlight *const *flights, int n, bool *waits);
+
+#endif
