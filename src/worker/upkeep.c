@@ -14,7 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "queue/due.h"
+#include "queue/bring_back.h"
 #include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
@@ -325,7 +325,7 @@ bring_back(Worker *w)
 	while (n >= BRING_BACK_BATCH)
 	{
 		session_begin();
-		n = Max(due_clock_set_back(BRING_BACK_BATCH), unapplied_clock_set_back(BRING_BACK_BATCH));
+		n = bring_back_waits(BRING_BACK_BATCH);
 		session_commit();
 		CHECK_FOR_INTERRUPTS();
 	}
