@@ -75,16 +75,6 @@ static Statement insert_claim = {
 	7, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, INT8OID}
 };
 
-static Statement delete_claims = {
-	"DELETE FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) RETURNING token",
-	2, {INT8OID, INT8ARRAYOID}
-};
-
-static Statement lock_claims = {
-	"SELECT token FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) FOR UPDATE",
-	2, {INT8OID, INT8ARRAYOID}
-};
-
 static bool
 is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 {
@@ -304,43 +294,4 @@ claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim)
 		ids[n++] = claim->outgoing[i];
 	frontier_give_back(db, slot, ids, n);
 	pfree(ids);
-}
-
-/* Marks as lost those whose rows the statement does not return. */
-static void
-find_claims(Statement *statement, OpenClaim **claims, int n)
-{
-	int64	   *tokens = palloc(sizeof(int64) * Max(n, 1));
-	Datum		values[2];
-
-	for (int i = 0; i < n; i++)
-	{
-		tokens[i] = claims[i]->token;
-		claims[i]->lost = true;
-	}
-	values[0] = Int64GetDatum((int64) settlement_shared->boot);
-	values[1] = int8_array(tokens, n);
-	SPI_connect();
-	statement_run(statement, values);
-	for (uint64 r = 0; r < SPI_processed; r++)
-	{
-		int64		token = result_int8(r, 1);
-
-		for (int i = 0; i < n; i++)
-			if (claims[i]->token == token)
-				claims[i]->lost = false;
-	}
-	SPI_finish();
-}
-
-void
-claim_recheck(OpenClaim **claims, int n)
-{
-	find_claims(&lock_claims, claims, n);
-}
-
-void
-claim_withdraw(OpenClaim **claims, int n)
-{
-	find_claims(&delete_claims, claims, n);
 }

@@ -25,6 +25,7 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "queue/claims.h"
 #include "queue/decision.h"
 #include "queue/frontier.h"
 #include "queue/pauses.h"
@@ -165,7 +166,7 @@ held_withdraw(Worker *w)
 	for (int i = 0; i < w->n_held; i++)
 		if (i == 0 || w->held[i]->claim != w->held[i - 1]->claim)
 			claims[n++] = w->held[i]->claim;
-	claim_withdraw(claims, n);
+	claims_delete(claims, n);
 }
 
 void

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "queue/apply.h"
+#include "queue/claims.h"
 #include "queue/frontier.h"
 #include "queue/identity.h"
 #include "queue/pauses.h"
@@ -185,7 +186,7 @@ claim_stands(Worker *w, Turn *turn)
 									settlement_request_timeout))
 		return true;
 	session_begin();
-	claim_recheck(&claim, 1);
+	claims_lock(&claim, 1);
 	session_commit();
 	return !claim->lost;
 }
