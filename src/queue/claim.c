@@ -86,19 +86,21 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 
 /*
  * The wallet may have forgotten the key while the row waited here, behind a
- * pause or an outage: it must not be sent again without a look-up.
+ * pause or an outage.  Few rows have been sent before, and the rest of a row is
+ * dear to come by.
  */
 static bool
 is_expired(TupleTableSlot *row)
 {
 	bool		isnull;
+	bool		lookup_first;
 	Datum		first_sent;
 
-	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)) ||
-		DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull)))
+	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)))
 		return false;
+	lookup_first = DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull));
 	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
-	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent));
+	return may_be_forgotten(true, lookup_first, isnull ? 0 : DatumGetTimestampTz(first_sent));
 }
 
 static RowVerdict

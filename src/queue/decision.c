@@ -39,6 +39,12 @@ past_idempotency_window(TimestampTz first_sent_at)
 	return now - first_sent_at > (int64) settlement_idempotency_window * USECS_PER_SEC;
 }
 
+bool
+may_be_forgotten(bool maybe_executed, bool lookup_first, TimestampTz first_sent_at)
+{
+	return maybe_executed && !lookup_first && past_idempotency_window(first_sent_at);
+}
+
 static TimestampTz
 retry_time(const TradeFlight *flight, double random)
 {

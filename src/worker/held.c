@@ -101,12 +101,12 @@ held_wait_ms(const Worker *w)
 	return (long) Max(Min(held_ms(w) / 8, MAX_WAIT_MS), 1);
 }
 
-/* As when a row is claimed (claim.c): the wallet may have forgotten the key. */
+/* The window may have passed meanwhile, as it may while a row is queued. */
 static bool
 is_expired(const TradeFlight *flight)
 {
-	return flight->maybe_executed && !flight->lookup_first &&
-		past_idempotency_window(flight->first_sent_at);
+	return may_be_forgotten(flight->maybe_executed, flight->lookup_first,
+							flight->first_sent_at);
 }
 
 /* What is held must not be sent any more: a turn is to withdraw it. */
