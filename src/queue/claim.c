@@ -51,16 +51,19 @@ static Statement defer_aside = {
 };
 
 /*
- * A trade that also waits elsewhere was enqueued twice (row movement, a
- * restore): what waits there carries its facts, so this row goes.
+ * A trade that also waits elsewhere was enqueued twice (its row deleted and
+ * inserted again, a restore): this row goes, unless it is the one that was sent
+ * first, whose facts the other one has not.
  */
 static Statement find_duplicates = {
-	"SELECT c.i FROM unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
-	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
-	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS c(a, t, sent, i) "
+	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent)) "
+	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent)) "
 	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
 	"AND u.status = 'SETTLED')",
-	2, {INT4ARRAYOID, TEXTARRAYOID}
+	3, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
 static Statement delete_rows = {
@@ -161,7 +164,8 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 {
 	int		   *attached = palloc(sizeof(int) * claim->n);
 	const char **ids = palloc(sizeof(char *) * claim->n);
-	Datum		values[2];
+	TimestampTz *sent = palloc(sizeof(TimestampTz) * claim->n);
+	Datum		values[3];
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
 
@@ -169,9 +173,11 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 	{
 		attached[i] = claim->flights[i]->attached_id;
 		ids[i] = claim->flights[i]->wire.trade_id;
+		sent[i] = claim->flights[i]->first_sent_at;
 	}
 	values[0] = int4_array(attached, claim->n);
 	values[1] = text_array(ids, claim->n);
+	values[2] = time_array(sent, claim->n);
 	statement_run(&find_duplicates, values);
 	if (SPI_processed == 0)
 		return;

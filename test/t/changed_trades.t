@@ -116,6 +116,23 @@ scenario enqueued_again_while_it_waits => sub {
 	$s->faults;
 };
 
+# Twice, and the row that was sent is in the queue: it goes on, since the other
+# one does not know of that.
+scenario enqueued_again_without_its_facts => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade('facts', %snapshot);
+	my $columns = $s->sql("SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1");
+	$s->sql(<<"SQL");
+INSERT INTO settlement.deferred (retry_at, reason, $columns) SELECT 'infinity', 'needs_lookup', $columns FROM settlement.queue WHERE trade_id = 'facts';
+UPDATE settlement.queue SET attempts = 1, format = 1, maybe_executed = true, first_sent_at = now() WHERE trade_id = 'facts';
+SELECT settlement.resume();
+SQL
+	$s->status_is('facts', 'SETTLED');
+	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'facts'"), 2, 'by its second attempt');
+	$s->sql("DELETE FROM settlement.deferred WHERE trade_id = 'facts'");
+	booked_as_enqueued('facts');
+};
+
 # ---------------------------------------------------------------- the status
 
 scenario status_changed_while_queued => sub {
