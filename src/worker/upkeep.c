@@ -114,7 +114,8 @@ check_state(Worker *w, TimestampTz now)
 		return;
 	w->state_checked_at = now;
 	state = find_state(w);
-	if (before == SEND_STALE_EPOCH && state == SEND_OK && !identity_epoch_raised(w->db))
+	/* also after it was disabled, or fenced, in between */
+	if (state == SEND_OK && !identity_epoch_raised(w->db))
 		state = SEND_STALE_EPOCH;
 	/* what another process has found or asked for meanwhile is newer */
 	if (!pg_atomic_compare_exchange_u32(&w->db->send_state, &before, state))
