@@ -24,6 +24,7 @@
 #include "queue/decision.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
@@ -267,7 +268,7 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	frontier_forget(slot, claim->outgoing, claim->n_outgoing);
+	in_flight_forget(slot, claim->outgoing, claim->n_outgoing);
 	pg_atomic_fetch_sub_u64(&db->depth_change, claim->n_outgoing);
 	shmem_count(db, COUNT_DUPLICATES, claim->n_duplicates);
 	/* rows put aside may fall due before any other */

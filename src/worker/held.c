@@ -28,6 +28,7 @@
 #include "queue/claims.h"
 #include "queue/decision.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/pauses.h"
 #include "shared/clock.h"
 #include "shared/settings.h"
@@ -197,7 +198,7 @@ held_withdrawn(Worker *w)
 	w->n_held = 0;
 	w->held_doubtful = false;
 	show_since(w);
-	frontier_forget(w->slot_index, lost, n_lost);
+	in_flight_forget(w->slot_index, lost, n_lost);
 	frontier_give_back(w->db, w->slot_index, ready, n_ready);
 	w->more = true;
 	pfree(ready);

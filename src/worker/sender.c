@@ -17,7 +17,7 @@
 #include "policy/breaker.h"
 #include "policy/limiter.h"
 #include "queue/decision.h"
-#include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/identity.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
@@ -331,7 +331,7 @@ show_phase(Worker *w, TradeFlight **flights, int n, AttemptPhase phase)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = flights[i]->queue_id;
-	frontier_set_phase(w->slot_index, ids, n, phase);
+	in_flight_set_phase(w->slot_index, ids, n, phase);
 	pfree(ids);
 }
 
