@@ -16,6 +16,11 @@
  * was sent, so the trades are ready as before, and are judged anew when claimed
  * again.
  *
+ * The limiter has counted these requests when they were claimed.  When a standby
+ * that was away is back they leave at once, on top of what the limiter gives then:
+ * what was claimed in CLAIM_ON_MS, and no more than may be in flight.  To count them
+ * again would halve the rate of who has a slow standby.
+ *
  * Takes SyncRepLock and policy_lock, each alone.
  */
 #include "postgres.h"
