@@ -266,8 +266,8 @@ WITH m AS (UPDATE moves SET symbol = 'ETH/USDT' WHERE trade_id = 'moving' AND EX
 SELECT count(*) FROM m
 SQL
 	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = 'moving' AND last_class = 'unknown_key'", 'needs_lookup|unknown_key', 'the wallet has forgotten it');
-	is($s->sql("SELECT count(*) FROM settlement.queue"), 0, 'nothing else is queued');
 	is($s->effects_of('moving'), 1, 'it is not paid twice');
+	is($s->sql("SELECT count(*) FROM settlement.queue"), 0, 'nothing else is queued');
 	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger('?trade_id=moving');
 	$s->resolve('moving', 'SETTLED', $id, 'found in the books');
 	is($s->sql("SELECT settlement_status FROM moves_eth"), 'SETTLED', 'the outcome follows the row');
