@@ -1,7 +1,7 @@
 /*
  * duplicates.c
- *	  Claimed trades that wait elsewhere, too: they were enqueued twice (row
- *	  movement, a restore).
+ *	  Claimed trades that wait elsewhere, too: they were enqueued twice (their row
+ *	  deleted and inserted again, a restore).
  *
  * Asked for each trade that is claimed, and almost always in vain: so the three
  * indexes are looked into directly, in a fraction of the time of a statement.
@@ -31,18 +31,20 @@ typedef struct Place
 	IndexScanDesc scan;
 	TupleTableSlot *row;
 	AttrNumber	attached_id;
+	AttrNumber	first_sent_at;	/* 0: it does not count here */
 	AttrNumber	status;			/* 0, or it has to be SETTLED */
 } Place;
 
 static void
 place_open(Place *place, Oid table, Oid index, Snapshot snapshot,
-		   AttrNumber attached_id, AttrNumber status)
+		   AttrNumber attached_id, AttrNumber first_sent_at, AttrNumber status)
 {
 	place->table = table_open(table, AccessShareLock);
 	place->index = index_open(index, AccessShareLock);
 	place->scan = index_beginscan_compat(place->table, place->index, snapshot, 1);
 	place->row = table_slot_create(place->table, NULL);
 	place->attached_id = attached_id;
+	place->first_sent_at = first_sent_at;
 	place->status = status;
 }
 
@@ -67,8 +69,35 @@ is_settled(TupleTableSlot *row, AttrNumber attno)
 		memcmp(VARDATA_ANY(status), settled, strlen(settled)) == 0;
 }
 
+/* Has the flight's queue row facts of an earlier request than what waits? */
 static bool
-waits_in(Place *place, int attached_id, Datum trade_id)
+was_sent_before(const TradeFlight *flight, TupleTableSlot *row, AttrNumber attno)
+{
+	bool		isnull;
+	Datum		waiting;
+
+	if (flight->first_sent_at == 0)
+		return false;
+	waiting = slot_getattr(row, attno, &isnull);
+	return isnull || flight->first_sent_at < DatumGetTimestampTz(waiting);
+}
+
+static bool
+counts(const Place *place, const TradeFlight *flight)
+{
+	bool		isnull;
+
+	if (DatumGetInt32(slot_getattr(place->row, place->attached_id, &isnull)) !=
+		flight->attached_id)
+		return false;
+	if (place->first_sent_at != 0 &&
+		was_sent_before(flight, place->row, place->first_sent_at))
+		return false;
+	return place->status == 0 || is_settled(place->row, place->status);
+}
+
+static bool
+waits_in(Place *place, const TradeFlight *flight, Datum trade_id)
 {
 	ScanKeyData key;
 
@@ -76,18 +105,13 @@ waits_in(Place *place, int attached_id, Datum trade_id)
 						   place->index->rd_indcollation[0], F_TEXTEQ, trade_id);
 	index_rescan(place->scan, &key, 1, NULL, 0);
 	while (index_getnext_slot(place->scan, ForwardScanDirection, place->row))
-	{
-		bool		isnull;
-
-		if (DatumGetInt32(slot_getattr(place->row, place->attached_id, &isnull)) == attached_id &&
-			(place->status == 0 || is_settled(place->row, place->status)))
+		if (counts(place, flight))
 			return true;
-	}
 	return false;
 }
 
 int
-find_duplicates(TradeFlight *const *flights, int n, bool *waits)
+find_duplicates(TradeFlight *const *flights, int n, bool *goes)
 {
 	const SettlementCatalog *catalog = settlement_catalog(false);
 	Snapshot	snapshot;
@@ -98,19 +122,21 @@ find_duplicates(TradeFlight *const *flights, int n, bool *waits)
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	place_open(&places[0], catalog->deferred, catalog->deferred_trade_id_idx, snapshot,
-			   Anum_queue_attached_id + Deferred_facts_offset, 0);
+			   Anum_queue_attached_id + Deferred_facts_offset,
+			   Anum_queue_first_sent_at + Deferred_facts_offset, 0);
 	place_open(&places[1], catalog->dlq, catalog->dlq_trade_id_idx, snapshot,
-			   Anum_queue_attached_id + Dlq_facts_offset, 0);
+			   Anum_queue_attached_id + Dlq_facts_offset,
+			   Anum_queue_first_sent_at + Dlq_facts_offset, 0);
 	place_open(&places[2], catalog->unapplied, catalog->unapplied_trade_id_idx, snapshot,
-			   Anum_unapplied_attached_id, Anum_unapplied_status);
+			   Anum_unapplied_attached_id, 0, Anum_unapplied_status);
 	for (int i = 0; i < n; i++)
 	{
 		Datum		trade_id = CStringGetTextDatum(flights[i]->wire.trade_id);
 
-		waits[i] = false;
-		for (int p = 0; p < lengthof(places) && !waits[i]; p++)
-			waits[i] = waits_in(&places[p], flights[i]->attached_id, trade_id);
-		found += waits[i];
+		goes[i] = false;
+		for (int p = 0; p < lengthof(places) && !goes[i]; p++)
+			goes[i] = waits_in(&places[p], flights[i], trade_id);
+		found += goes[i];
 		pfree(DatumGetPointer(trade_id));
 	}
 	for (int p = 0; p < lengthof(places); p++)
