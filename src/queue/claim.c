@@ -52,15 +52,19 @@ static Statement defer_aside = {
 
 /*
  * A trade that also waits elsewhere was enqueued twice (row movement, a
- * restore): what waits there carries its facts, so this row goes.
+ * restore): what waits there carries its facts, so this row goes.  Not so if this
+ * one may have been executed and the other one says that the wallet has certainly
+ * done nothing: then it goes on, under the same key.
  */
 static Statement find_duplicates = {
-	"SELECT c.i FROM unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
-	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
-	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::bool[]) WITH ORDINALITY AS c(a, t, maybe, i) "
+	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (d.maybe_executed OR d.lookup_first OR NOT c.maybe)) "
+	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND NOT (d.safe_to_discard AND c.maybe)) "
 	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
 	"AND u.status = 'SETTLED')",
-	2, {INT4ARRAYOID, TEXTARRAYOID}
+	3, {INT4ARRAYOID, TEXTARRAYOID, BOOLARRAYOID}
 };
 
 static Statement delete_rows = {
@@ -169,7 +173,8 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 {
 	int		   *attached = palloc(sizeof(int) * claim->n);
 	const char **ids = palloc(sizeof(char *) * claim->n);
-	Datum		values[2];
+	bool	   *maybe = palloc(sizeof(bool) * claim->n);
+	Datum		values[3];
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
 
@@ -177,9 +182,11 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 	{
 		attached[i] = claim->flights[i]->attached_id;
 		ids[i] = claim->flights[i]->wire.trade_id;
+		maybe[i] = claim->flights[i]->maybe_executed;
 	}
 	values[0] = int4_array(attached, claim->n);
 	values[1] = text_array(ids, claim->n);
+	values[2] = bool_array(maybe, claim->n);
 	statement_run(&find_duplicates, values);
 	if (SPI_processed == 0)
 		return;
