@@ -53,18 +53,21 @@ static Statement defer_aside = {
 
 /*
  * A trade that also waits elsewhere was enqueued twice (its row deleted and
- * inserted again, a restore): this row goes, unless it is the one that was sent
- * first, whose facts the other one has not.
+ * inserted again, a restore): this row goes, if what waits there has its facts:
+ * was sent no later, and may have been executed if this one may.  Else it goes on,
+ * under the same key.
  */
 static Statement find_duplicates = {
-	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS c(a, t, sent, i) "
+	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY AS c(a, t, sent, maybe, i) "
 	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a "
-	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent)) "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND (d.maybe_executed OR d.lookup_first OR NOT c.maybe)) "
 	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a "
-	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent)) "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND NOT (d.safe_to_discard AND c.maybe)) "
 	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
 	"AND u.status = 'SETTLED')",
-	3, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID}
+	4, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID}
 };
 
 static Statement delete_rows = {
@@ -166,7 +169,8 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 	int		   *attached = palloc(sizeof(int) * claim->n);
 	const char **ids = palloc(sizeof(char *) * claim->n);
 	TimestampTz *sent = palloc(sizeof(TimestampTz) * claim->n);
-	Datum		values[3];
+	bool	   *maybe = palloc(sizeof(bool) * claim->n);
+	Datum		values[4];
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
 
@@ -175,10 +179,12 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 		attached[i] = claim->flights[i]->attached_id;
 		ids[i] = claim->flights[i]->wire.trade_id;
 		sent[i] = claim->flights[i]->first_sent_at;
+		maybe[i] = claim->flights[i]->maybe_executed;
 	}
 	values[0] = int4_array(attached, claim->n);
 	values[1] = text_array(ids, claim->n);
 	values[2] = time_array(sent, claim->n);
+	values[3] = bool_array(maybe, claim->n);
 	statement_run(&find_duplicates, values);
 	if (SPI_processed == 0)
 		return;
