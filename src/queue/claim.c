@@ -52,6 +52,25 @@ static Statement defer_aside = {
 	2, {INT8ARRAYOID, TIMESTAMPTZARRAYOID}
 };
 
+/*
+ * A trade that also waits elsewhere was enqueued twice (its row deleted and
+ * inserted again, a restore): this row goes, if what waits there has its facts:
+ * was sent no later, and may have been executed if this one may.  Else it goes on,
+ * under the same key.
+ */
+static Statement find_duplicates = {
+	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY AS c(a, t, sent, maybe, i) "
+	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND (d.maybe_executed OR d.lookup_first OR NOT c.maybe)) "
+	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND NOT (d.safe_to_discard AND c.maybe)) "
+	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
+	"AND u.status = 'SETTLED')",
+	4, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID}
+};
+
 static Statement delete_rows = {
 	"DELETE FROM settlement.queue WHERE id = ANY ($1)", 1, {INT8ARRAYOID}
 };
@@ -148,16 +167,33 @@ drop_duplicate(Claim *claim, FlightPool *pool, int i)
 static void
 drop_duplicates(Claim *claim, FlightPool *pool)
 {
-	bool	   *goes = palloc(sizeof(bool) * claim->n);
+	int		   *attached = palloc(sizeof(int) * claim->n);
+	const char **ids = palloc(sizeof(char *) * claim->n);
+	TimestampTz *sent = palloc(sizeof(TimestampTz) * claim->n);
+	bool	   *maybe = palloc(sizeof(bool) * claim->n);
+	Datum		values[4];
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
-	Datum		values[1];
 
-	if (find_duplicates(claim->flights, claim->n, goes) == 0)
+	if (!may_have_duplicates(claim->flights, claim->n))
 		return;
 	for (int i = 0; i < claim->n; i++)
-		if (goes[i])
-			drop_duplicate(claim, pool, i);
+	{
+		attached[i] = claim->flights[i]->attached_id;
+		ids[i] = claim->flights[i]->wire.trade_id;
+		sent[i] = claim->flights[i]->first_sent_at;
+		maybe[i] = claim->flights[i]->maybe_executed;
+	}
+	values[0] = int4_array(attached, claim->n);
+	values[1] = text_array(ids, claim->n);
+	values[2] = time_array(sent, claim->n);
+	values[3] = bool_array(maybe, claim->n);
+	statement_run(&find_duplicates, values);
+	if (SPI_processed == 0)
+		return;
+
+	for (uint64 r = 0; r < SPI_processed; r++)
+		drop_duplicate(claim, pool, (int) result_int8(r, 1) - 1);
 	for (int i = 0; i < claim->n; i++)
 		if (claim->flights[i] != NULL)
 			claim->flights[kept++] = claim->flights[i];

@@ -1,18 +1,13 @@
 /*
  * duplicates.h
- *	  Claimed trades that wait elsewhere, too: they were enqueued twice.
+ *	  May a claimed trade have been enqueued twice?
  */
 #ifndef SETTLEMENT_QUEUE_DUPLICATES_H
 #define SETTLEMENT_QUEUE_DUPLICATES_H
 
 #include "queue/flight.h"
 
-/*
- * Set goes[i] for each of the n flights whose trade is also in deferred, in dlq,
- * or in unapplied as SETTLED; returns how many.  Where its queue row has been
- * sent earlier than what waits in deferred or dlq, the row has the facts, and
- * stays.
- */
-extern int	find_duplicates(TradeFlight *const *flights, int n, bool *goes);
+/* Is there a row of one of these trades in deferred, dlq or unapplied? */
+extern bool may_have_duplicates(TradeFlight *const *flights, int n);
 
 #endif

@@ -80,8 +80,8 @@ write_trade_rows(Finish *finish, Ending *endings)
 		finish->n_unapplied += unapplied_record(rows, n, NULL);
 	else if (apply_batch_safely(rows, n, &error))
 	{
-		keep_unapplied(finish, rows, n);
 		discrepancies_record(rows, n);
+		keep_unapplied(finish, rows, n);	/* moves them up */
 	}
 	else
 		finish->n_unapplied += unapplied_record(rows, n, NULL);

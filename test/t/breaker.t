@@ -145,6 +145,7 @@ scenario the_wallet_comes_back => sub {
 	my $opened = opened();
 	$s->trades('waiting', 500);
 	$s->becomes("SELECT value > $opened FROM settlement.metrics WHERE name = 'breaker_opened'", 't', 'the breaker opens');
+	attempts_become('waiting', 140);	# more than were in flight: probes have failed, it is an outage
 	$s->sql("SELECT settlement.breaker_open('to hold it')");
 	$s->becomes('SELECT in_flight FROM settlement.status', 0, 'nothing is in flight');
 	$s->wallet->ok_json(POST => '/admin/reset-stats', {});

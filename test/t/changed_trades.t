@@ -273,6 +273,29 @@ SQL
 	is($s->sql("SELECT settlement_status FROM moves_eth"), 'SETTLED', 'the outcome follows the row');
 	$s->faults;
 	$s->reset('idempotency_window', 'retry_initial_backoff', 'retry_max_backoff');
+	$s->at_rest;
+};
+
+# The trigger and what is compared later do not depend on the statement.
+scenario merged => sub {
+	plan skip_all => 'MERGE came with PostgreSQL 15' if $s->sql('SHOW server_version_num') < 150000;
+	my $requests = $s->requests;
+	while_queued([ map { ("merge-changed-$_", "merge-gone-$_") } 1 .. 5 ], <<'SQL');
+MERGE INTO trades t USING (SELECT 'merge-new', 100 UNION ALL SELECT 'merge-changed-' || i, 101 FROM generate_series(1, 5) AS i
+	UNION ALL SELECT 'merge-gone-' || i, 0 FROM generate_series(1, 5) AS i) AS m (id, price) ON t.trade_id = m.id
+WHEN MATCHED AND m.price = 0 THEN DELETE
+WHEN MATCHED THEN UPDATE SET price = m.price
+WHEN NOT MATCHED AND m.price = 100 THEN INSERT (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity, buyer_fee, seller_fee)
+	VALUES (m.id, 'BTC/USDT', 'b', 's', 'u1', 'u2', m.price, 2, 0.5, 0.25)
+SQL
+	$s->settled_is('merge-new', 1);
+	$s->settled_is('merge-changed', 5);
+	$s->becomes("SELECT count(*) FROM settlement.discrepancies WHERE trade_id LIKE 'merge-gone%' AND kind = 'trade_row_gone'", 5, 'rows that were deleted: what was paid is a discrepancy');
+	discrepancy_is("merge-changed-$_", 'trade_changed enqueued_price=100 outcome=SETTLED price=101', 'so is what was updated, though written together with those that are gone') for 1 .. 5;
+	discrepancy_is('merge-new', '', 'the one that was inserted is none');
+	booked_as_enqueued($_) for 'merge-new', map { ("merge-changed-$_", "merge-gone-$_") } 1 .. 5;
+	is($s->requests - $requests, 11, 'one request for each');
+	$s->at_rest;
 };
 
 done_testing();
