@@ -68,6 +68,10 @@ sender_configure(Worker *w)
 	bool		have_auth = settlement_wallet_auth_file[0] != '\0';
 
 	Assert(w->pool->n_used == 0);
+	/* it has the old client's descriptor; the new client may have the same address */
+	if (w->wait_set != NULL)
+		FreeWaitEventSet(w->wait_set);
+	w->wait_set = NULL;
 	if (w->client != NULL)
 		wallet_client_destroy(w->client);
 	w->client = NULL;
