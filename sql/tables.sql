@@ -80,6 +80,7 @@ COMMENT ON COLUMN settlement.queue.lookup_first IS 'Ask the wallet what it knows
 COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it was enqueued: a hint, checked against its key.';
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
+COMMENT ON COLUMN settlement.queue.trace_id IS 'W3C trace id, 32 hex digits, when the trade row has one (role trace_id of attach()).  NULL: one is made from the trade''s first key; settlement.explain() shows it.';
 COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, so the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
@@ -148,6 +149,7 @@ CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
 CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol, id) WHERE reason = 'paused';
 CREATE INDEX deferred_unknown_idx ON settlement.deferred (symbol, reason) INCLUDE (quote_amount, enqueued_at) WHERE maybe_executed;
 COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
+COMMENT ON COLUMN settlement.deferred.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';
 
 CREATE SEQUENCE settlement.dlq_id_seq;
@@ -196,6 +198,7 @@ CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
 CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol) INCLUDE (quote_amount, enqueued_at) WHERE status = 'UNKNOWN';
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
+COMMENT ON COLUMN settlement.dlq.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.dlq.safe_to_discard IS 'The wallet certainly did not move money, and nobody has to ask it: dlq_purge() takes no other.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
 
@@ -218,11 +221,13 @@ CREATE TABLE settlement.unapplied (
     settled_at      timestamptz,
     attempts        integer NOT NULL DEFAULT 0,
     error           text,
-    content         text[]
+    content         text[],
+    trace_id        text
 ) USING heap WITH (autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
 CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
 CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
 COMMENT ON TABLE settlement.unapplied IS 'Outcomes that are known and recorded, but not yet written to the trade row.';
+COMMENT ON COLUMN settlement.unapplied.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.unapplied.content IS 'What was sent, from symbol to seller_fee: compared with the trade row when the outcome is written.';
 
 CREATE TABLE settlement.attempts (
