@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* So far, to see whether there is more, and the whole of the last character. */
+#define LOOK_MAX		(LOG_TEXT_MAX + 4)
+
 typedef struct Out
 {
 	char	   *text;
@@ -110,7 +113,7 @@ log_text_escape(const char *text, bool utf8, char out[LOG_TEXT_SIZE])
 {
 	Out			o = {out, 0};
 
-	escape(&o, text, strnlen(text, LOG_TEXT_MAX + 1), utf8);
+	escape(&o, text, strnlen(text, LOOK_MAX), utf8);
 	out[o.len] = '\0';
 	return o.len;
 }
@@ -132,7 +135,7 @@ log_text_value(const char *text, bool utf8, char out[LOG_TEXT_SIZE])
 
 	if (quotes)
 		put(&o, "\"", 1);
-	escape(&o, text, strnlen(text, LOG_TEXT_MAX + 1), utf8);
+	escape(&o, text, strnlen(text, LOOK_MAX), utf8);
 	if (quotes)
 		put(&o, "\"", 1);
 	out[o.len] = '\0';
