@@ -64,6 +64,16 @@ find_state(Worker *w)
 	return database_state(w);
 }
 
+static char *
+fenced_fields(void)
+{
+	StringInfoData fields;
+
+	initStringInfo(&fields);
+	log_field(&fields, "reason", identity_reason() ? identity_reason() : "unknown");
+	return fields.data;
+}
+
 static void
 say_state(SendState state)
 {
@@ -82,7 +92,7 @@ say_state(SendState state)
 			ereport(LOG,
 					(errcode(LOG_NOT_SENDING),
 					 errmsg("settlement sends nothing: this database is not the one that may send"),
-					 errdetail("Reason: %s.", identity_reason() ? identity_reason() : "unknown"),
+					 errdetail_internal("%s", fenced_fields()),
 					 errhint("If it is not a copy of a database that still sends, call settlement.adopt(reason).")));
 			break;
 		case SEND_VERSION:
