@@ -6,6 +6,23 @@
 -- trade; they are the same in queue, deferred and dlq, and travel together.
 -- src/queue/facts.h lists them for C.
 
+-- The script runs as a superuser: names that are not qualified are the server's,
+-- and nobody else may put anything beside ours, now or later.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'settlement' AND n.nspowner <> current_user::regrole) THEN
+        RAISE EXCEPTION 'schema "settlement" exists and belongs to somebody else'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Its owner could change what the extension does. Rename or drop it; CREATE EXTENSION makes its own.';
+    ELSIF EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass
+                  AND d.refobjid = 'settlement'::regnamespace AND d.classid <> 'pg_extension'::regclass) THEN
+        RAISE EXCEPTION 'schema "settlement" exists and is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Move or drop what is in it.';
+    END IF;
+END $$;
+
 CREATE SEQUENCE settlement.attached_id_seq AS integer;
 
 CREATE TABLE settlement.attached (
