@@ -166,7 +166,6 @@ CREATE INDEX deferred_trade_id_idx ON settlement.deferred (trade_id);
 CREATE INDEX deferred_paused_idx ON settlement.deferred (symbol, id) WHERE reason = 'paused';
 CREATE INDEX deferred_unknown_idx ON settlement.deferred (symbol, reason) INCLUDE (quote_amount, enqueued_at) WHERE maybe_executed;
 COMMENT ON TABLE settlement.deferred IS 'Trades that wait: for the next attempt, for a pause to end, or for a look-up at the wallet.';
-COMMENT ON COLUMN settlement.deferred.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.deferred.chargeable IS 'The last attempt counts towards settlement.max_attempts if the wallet has answered another trade since.';
 
 CREATE SEQUENCE settlement.dlq_id_seq;
@@ -215,7 +214,6 @@ CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
 CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol) INCLUDE (quote_amount, enqueued_at) WHERE status = 'UNKNOWN';
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
-COMMENT ON COLUMN settlement.dlq.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.dlq.safe_to_discard IS 'The wallet certainly did not move money, and nobody has to ask it: dlq_purge() takes no other.';
 COMMENT ON COLUMN settlement.dlq.final_rejection IS 'The wallet would repeat this rejection for ever under the same key; a redrive takes a new one.';
 
@@ -244,7 +242,6 @@ CREATE TABLE settlement.unapplied (
 CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
 CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
 COMMENT ON TABLE settlement.unapplied IS 'Outcomes that are known and recorded, but not yet written to the trade row.';
-COMMENT ON COLUMN settlement.unapplied.trace_id IS 'As in queue.';
 COMMENT ON COLUMN settlement.unapplied.content IS 'What was sent, from symbol to seller_fee: compared with the trade row when the outcome is written.';
 
 CREATE TABLE settlement.attempts (
@@ -332,6 +329,111 @@ ALTER TABLE settlement.attempts REPLICA IDENTITY FULL;
 ALTER TABLE settlement.discrepancies REPLICA IDENTITY FULL;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 COMMENT ON COLUMN settlement.discrepancies.kind IS 'trade_row_gone: an outcome found no row.  trade_changed: the row was changed after it was enqueued; what was enqueued was paid.  status_changed: the row said SETTLED or REVERSED, or another settlement id, when its outcome came; it was left so.  settled_after_resolve: the wallet settled what an operator had resolved as FAILED or purged.';
+
+-- ---------------------------------------------------------------- columns
+
+COMMENT ON COLUMN settlement.attached.attached_id IS 'What other tables call it.';
+COMMENT ON COLUMN settlement.attached.relid IS 'The table, or the root of a partitioned one.';
+COMMENT ON COLUMN settlement.attached.attached_at IS 'When attach() was called last.';
+COMMENT ON COLUMN settlement.attached.attached_by IS 'Who called it.';
+
+COMMENT ON COLUMN settlement.queue.id IS 'Order of arrival; a trade that is retried has a new one.';
+COMMENT ON COLUMN settlement.queue.enqueued_at IS 'Start of the transaction that inserted the trade.';
+COMMENT ON COLUMN settlement.queue.attached_id IS 'The table, in settlement.attached.';
+COMMENT ON COLUMN settlement.queue.trade_id IS 'Trade id, as text.';
+COMMENT ON COLUMN settlement.queue.symbol IS 'Market: base and quote currency.';
+COMMENT ON COLUMN settlement.queue.buyer_id IS 'User who gets the base currency.';
+COMMENT ON COLUMN settlement.queue.seller_id IS 'User who gets the quote currency.';
+COMMENT ON COLUMN settlement.queue.buyer_order_id IS 'Order of the buyer, whose reservation the wallet releases.';
+COMMENT ON COLUMN settlement.queue.seller_order_id IS 'Order of the seller.';
+COMMENT ON COLUMN settlement.queue.price IS 'Quote currency per unit of base currency.';
+COMMENT ON COLUMN settlement.queue.quantity IS 'Base amount.';
+COMMENT ON COLUMN settlement.queue.buyer_fee IS 'In quote currency, on top of the quote amount.';
+COMMENT ON COLUMN settlement.queue.seller_fee IS 'In quote currency, out of the quote amount.';
+
+COMMENT ON COLUMN settlement.claims.token IS 'Number of the claim since the server start.';
+COMMENT ON COLUMN settlement.claims.slot IS 'The worker, as in settlement.workers.';
+COMMENT ON COLUMN settlement.claims.claimed_at IS 'When it was claimed; counts as the first send of what is sent for the first time.';
+COMMENT ON COLUMN settlement.claims.ids IS 'Ids of queue.';
+
+COMMENT ON COLUMN settlement.deferred.id IS 'Order of arrival here.';
+COMMENT ON COLUMN settlement.deferred.retry_at IS 'When it is due; infinity: not by itself.';
+COMMENT ON COLUMN settlement.deferred.reason IS 'retry: for the next attempt; pending: the wallet has not finished; recovered: its worker is gone; paused: its symbol is; needs_lookup: the wallet is asked before anything is sent.';
+COMMENT ON COLUMN settlement.deferred.last_sent_at IS 'When the last request was sent.';
+COMMENT ON COLUMN settlement.deferred.last_class IS 'Why it failed (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.deferred.last_code IS 'The code in the wallet''s reply.';
+COMMENT ON COLUMN settlement.deferred.last_status IS 'Its HTTP status.';
+COMMENT ON COLUMN settlement.deferred.last_message IS 'Its message, or what went wrong.';
+
+COMMENT ON COLUMN settlement.dlq.id IS 'Order of arrival here.';
+COMMENT ON COLUMN settlement.dlq.class IS 'Why it died (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.dlq.code IS 'The code in the wallet''s last reply.';
+COMMENT ON COLUMN settlement.dlq.http_status IS 'Its HTTP status.';
+COMMENT ON COLUMN settlement.dlq.message IS 'Its message, or what went wrong.';
+COMMENT ON COLUMN settlement.dlq.died_at IS 'When it came here.';
+
+COMMENT ON COLUMN settlement.unapplied.id IS 'Order of arrival; an outcome is overtaken by a later one of the same trade unless money moved.';
+COMMENT ON COLUMN settlement.unapplied.next_apply_at IS 'When it is tried again.';
+COMMENT ON COLUMN settlement.unapplied.failures IS 'How often it could not be written.';
+COMMENT ON COLUMN settlement.unapplied.last_failure IS 'Why, the last time.';
+COMMENT ON COLUMN settlement.unapplied.last_failed_at IS 'When that was.';
+COMMENT ON COLUMN settlement.unapplied.recorded_at IS 'When the outcome was recorded.';
+COMMENT ON COLUMN settlement.unapplied.status IS 'To be written: the settlement status.';
+COMMENT ON COLUMN settlement.unapplied.settlement_id IS 'To be written: what the wallet calls it.  NULL leaves the column as it is.';
+COMMENT ON COLUMN settlement.unapplied.settled_at IS 'To be written.  NULL leaves the column as it is.';
+COMMENT ON COLUMN settlement.unapplied.error IS 'To be written: why it is not settled.';
+
+COMMENT ON COLUMN settlement.attempts.at IS 'When the request was sent.';
+COMMENT ON COLUMN settlement.attempts.attempt IS 'Which request of the trade, of all generations; a look-up has the number of the request before it.';
+COMMENT ON COLUMN settlement.attempts.verb IS 'settle or lookup.';
+COMMENT ON COLUMN settlement.attempts.outcome IS 'Of settle: settled, rejected, conflict, unknown, pending, not_executed, fenced.  Of lookup: settled, rejected, pending, unknown_key, failed.';
+COMMENT ON COLUMN settlement.attempts.class IS 'Why it failed (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.attempts.http_status IS 'Of the reply.';
+COMMENT ON COLUMN settlement.attempts.code IS 'The code in the reply.';
+COMMENT ON COLUMN settlement.attempts.message IS 'The message in the reply, or what went wrong; never a secret.';
+COMMENT ON COLUMN settlement.attempts.duration IS 'From the submission of the request to its end.';
+COMMENT ON COLUMN settlement.attempts.slot IS 'The worker, as in settlement.workers.';
+
+COMMENT ON COLUMN settlement.pauses.symbol IS 'Market, or *.';
+COMMENT ON COLUMN settlement.pauses.reason IS 'Why.';
+COMMENT ON COLUMN settlement.pauses.until IS 'When it ends by itself; NULL: not.';
+COMMENT ON COLUMN settlement.pauses.by IS 'Who paused it.';
+COMMENT ON COLUMN settlement.pauses.at IS 'When.';
+
+COMMENT ON COLUMN settlement.audit_log.id IS 'Order of the acts.';
+COMMENT ON COLUMN settlement.audit_log.at IS 'When.';
+COMMENT ON COLUMN settlement.audit_log.role IS 'Who: the session''s user, whatever role it had set.';
+COMMENT ON COLUMN settlement.audit_log.act IS 'Name of the function, mostly.';
+COMMENT ON COLUMN settlement.audit_log.details IS 'Arguments, and what it found.';
+COMMENT ON COLUMN settlement.audit_log.count IS 'How many trades it concerned.';
+COMMENT ON COLUMN settlement.audit_log.reason IS 'As given.';
+
+COMMENT ON COLUMN settlement.identity.singleton IS 'There is one row.';
+COMMENT ON COLUMN settlement.identity.system_identifier IS 'Of the cluster, as pg_control_system() says.';
+COMMENT ON COLUMN settlement.identity.database_oid IS 'Of the database.';
+COMMENT ON COLUMN settlement.identity.adopted_at IS 'When it was said that this is the one.';
+COMMENT ON COLUMN settlement.identity.adopted_by IS 'By whom.';
+COMMENT ON COLUMN settlement.identity.reason IS 'Why.';
+
+COMMENT ON COLUMN settlement.discrepancies.at IS 'When it was found.';
+COMMENT ON COLUMN settlement.discrepancies.details IS 'What contradicts what.';
+
+-- A column that tables have in common means the same in each.
+DO $$
+DECLARE
+    col record;
+BEGIN
+    FOR col IN
+        SELECT a.attrelid::regclass AS rel, a.attname, col_description(q.attrelid, q.attnum) AS text
+        FROM pg_attribute q JOIN pg_attribute a ON a.attname = q.attname AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE q.attrelid = 'settlement.queue'::regclass
+          AND a.attrelid = ANY ('{settlement.deferred,settlement.dlq,settlement.unapplied,settlement.attempts,
+                                  settlement.audit_log,settlement.discrepancies}'::regclass[])
+          AND col_description(a.attrelid, a.attnum) IS NULL
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', col.rel, col.attname, col.text);
+    END LOOP;
+END $$;
 
 -- One statement each: they all update the extension's row.
 DO $$
