@@ -1,8 +1,7 @@
 /*
  * http.c
  *	  An HTTP client: a multi handle of libcurl, driven by its socket actions over
- *	  our own epoll set.  This and the other http_*.c are all of libcurl; plain
- *	  HTTP to a numeric address does without it (http_direct.c).
+ *	  our own epoll set.  This and the other http_*.c are all of libcurl.
  *
  * Keeps true: a reply that has arrived is read before time is called on it;
  * nothing is read of a connection that spoke while idle (sockets.c); no call
@@ -140,11 +139,6 @@ http_fill(Http *http, const HttpConfig *config)
 	own->key_file = copy_or_null(config->key_file, &failed);
 	own->authorization = NULL;	/* lives in the header list only */
 	http->post_url = http_parse_url(config->url, config->post_path);
-	if (direct_is_possible(config->url))
-	{
-		http->direct = direct_create(config);
-		failed |= http->direct == NULL;
-	}
 	http->sockets = sockets_create();
 	http->multi = curl_multi_init();
 	return !failed && http->post_url != NULL && http->sockets != NULL &&
@@ -189,7 +183,6 @@ http_destroy(Http *http)
 	for (struct curl_slist *node = http->common; node != NULL; node = node->next)
 		memset(node->data, 0, strlen(node->data));
 	curl_slist_free_all(http->common);
-	direct_destroy(http->direct, http->sockets);
 	sockets_destroy(http->sockets);
 	curl_url_cleanup(http->post_url);
 	free((char *) http->config.url);
@@ -205,19 +198,10 @@ http_destroy(Http *http)
 static void
 expire(HttpExchange *x)
 {
-	char		text[CURL_ERROR_SIZE];
-
-	snprintf(text, sizeof text,
+	snprintf(x->error, sizeof x->error,
 			 x->reply.maybe_sent ? "no complete reply within %d ms" :
 			 "request could not be sent within %d ms",
 			 x->http->config.request_timeout_ms);
-	if (x->easy == NULL)
-	{
-		http_end(x, TRANSPORT_TIMEOUT, text);
-		direct_leave(x, false);
-		return;
-	}
-	strcpy(x->error, text);
 	http_finish(x, CURLE_OPERATION_TIMEDOUT);
 	http_detach(x);
 }
@@ -235,14 +219,8 @@ http_start(HttpExchange *x, const HttpRequest *request)
 	x->deadline_us = x->started_us +
 		(int64_t) x->http->config.request_timeout_ms * 1000;
 	x->state = EXCHANGE_QUEUED;
-	x->reader.status = 0;
 	http_list_append(&x->http->queued, x);
-	if (x->easy == NULL)
-	{
-		if (!direct_prepare(x, request))
-			http_end(x, TRANSPORT_OTHER, "out of memory");
-	}
-	else if (!http_set_request_options(x, request))
+	if (!http_set_request_options(x, request))
 		http_finish(x, CURLE_OUT_OF_MEMORY);
 }
 
@@ -266,11 +244,6 @@ start_queued(Http *http, int64_t now)
 		http_list_remove(&http->queued, x);
 		x->state = EXCHANGE_RUNNING;
 		http_list_append(&http->running, x);
-		if (x->easy == NULL)
-		{
-			direct_start(x, now);
-			continue;
-		}
 		x->added = curl_multi_add_handle(http->multi, x->easy) == CURLM_OK;
 		if (!x->added)
 			http_finish(x, CURLE_FAILED_INIT);
@@ -320,11 +293,6 @@ forgive_pause(Http *http, int64_t now)
 
 	if (http->promised_us < 0 || now - http->promised_us < LATE_US)
 		return;
-	if (http->direct != NULL)
-	{
-		direct_forgive(http, now - http->last_run_us);
-		return;
-	}
 	for (HttpExchange *x = http->running.first; x != NULL; x = x->next)
 	{
 		if (x->reply.maybe_sent)
@@ -357,11 +325,6 @@ read_sockets(Http *http, int64_t now)
 		{
 			int			mask = 0;
 
-			if (http->direct != NULL)
-			{
-				direct_event(http, events[e].data.fd, events[e].events);
-				continue;
-			}
 			if (events[e].events & EPOLLIN)
 				mask |= CURL_CSELECT_IN;
 			if (events[e].events & EPOLLOUT)
@@ -370,8 +333,7 @@ read_sockets(Http *http, int64_t now)
 				mask |= CURL_CSELECT_ERR;
 			curl_multi_socket_action(http->multi, events[e].data.fd, mask, &running);
 		}
-		if (http->direct == NULL)
-			collect_ended(http);
+		collect_ended(http);
 		if (!more && (n == 0 || !is_overdue(http, now)))
 			break;
 	}
@@ -408,37 +370,22 @@ block_signals(sigset_t *old)
 	pthread_sigmask(SIG_SETMASK, &all, old);
 }
 
-static void
-run(Http *http, int64_t now)
+void
+http_run(Http *http)
 {
+	int64_t		now = http_now_us();
+	sigset_t	old;
+	int			timeout_ms;
+
+	block_signals(&old);
 	expire_overdue(http, now, true);
 	forgive_pause(http, now);
 	read_sockets(http, now);
 	start_queued(http, now);
-	if (http->direct != NULL)
-		direct_tidy(http, now);
-	else
-	{
-		run_timer(http);
-		collect_ended(http);
-	}
+	run_timer(http);
+	collect_ended(http);
 	expire_overdue(http, now, false);
-}
-
-void
-http_run(Http *http)
-{
-	sigset_t	old;
-	int			timeout_ms;
-
-	if (http->direct != NULL)
-		run(http, http_now_us());
-	else
-	{
-		block_signals(&old);
-		run(http, http_now_us());
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	http->last_run_us = http_now_us();
 	timeout_ms = http_timeout_ms(http);
 	http->promised_us = timeout_ms < 0 ? -1 :
@@ -454,7 +401,7 @@ http_fd(const Http *http)
 int
 http_timeout_ms(const Http *http)
 {
-	int64_t		at = http->direct != NULL ? direct_connect_deadline(http) : http->timer_us;
+	int64_t		at = http->timer_us;
 	int64_t		now;
 
 	if (http->queued.first != NULL || http->ended.first != NULL)
@@ -494,7 +441,6 @@ void
 http_release(HttpExchange *x)
 {
 	http_detach(x);
-	direct_leave(x, x->reply.transport == TRANSPORT_OK && x->reader.keep_alive);
 	x->state = EXCHANGE_IDLE;
 }
 
@@ -504,8 +450,6 @@ http_distrust_connection(HttpExchange *x)
 {
 	curl_socket_t fd = CURL_SOCKET_BAD;
 
-	if (x->fd >= 0)
-		sockets_cut(x->http->sockets, x->fd);
 	if (x->added &&
 		curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK &&
 		fd != CURL_SOCKET_BAD)

@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 
+#define HEADERS_MAX			65536	/* bytes of headers in one reply */
 #define REPLY_FIRST			2048	/* first size of a reply buffer */
 
 /*
@@ -48,6 +49,25 @@ timer_cb(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
+static bool
+is_loopback(const struct curl_sockaddr *address)
+{
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+
+	if (address->family == AF_INET && address->addrlen >= sizeof in)
+	{
+		memcpy(&in, &address->addr, sizeof in);
+		return http_is_loopback4(&in.sin_addr);
+	}
+	if (address->family == AF_INET6 && address->addrlen >= sizeof in6)
+	{
+		memcpy(&in6, &address->addr, sizeof in6);
+		return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
+	}
+	return false;
+}
+
 /*
  * Refuses the second connection of an exchange that may have sent: libcurl opens
  * one only to send again.
@@ -56,17 +76,14 @@ static curl_socket_t
 open_cb(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	HttpExchange *x = arg;
-	struct sockaddr_storage copy = {0};
 
 	(void) purpose;
-	if (address->addrlen <= sizeof copy)
-		memcpy(&copy, &address->addr, address->addrlen);
 	if (x->reply.maybe_sent)
 	{
 		x->resend_blocked = true;
 		return CURL_SOCKET_BAD;
 	}
-	if (x->http->config.loopback_only && !http_is_loopback(&copy))
+	if (x->http->config.loopback_only && !is_loopback(address))
 	{
 		x->refused_address = true;
 		return CURL_SOCKET_BAD;

@@ -3,7 +3,6 @@
  *	  What the files of the HTTP client, src/wallet/http*.c, share; theirs alone.
  *
  *	  http.c          a client and its exchanges, driven without blocking
- *	  http_direct.c   plain HTTP to a numeric address, without libcurl
  *	  http_options.c  libcurl's options that never change, and its callbacks
  *	  http_request.c  an exchange, and what is set for each request
  *	  http_reply.c    how an exchange ended
@@ -18,7 +17,6 @@
 
 #include "policy/idempotency.h"
 #include "wallet/http.h"
-#include "wallet/http1.h"
 #include "wallet/sockets.h"
 
 #define EPOCH_HEADER		"Settlement-Epoch: "
@@ -26,7 +24,6 @@
 #define KEY_HEADER			"Idempotency-Key: "
 #define TRACE_HEADER		"traceparent: "
 #define TRACEPARENT_MAX		64
-#define HEADERS_MAX			65536	/* bytes of headers in one reply */
 
 typedef enum ExchangeState
 {
@@ -35,8 +32,6 @@ typedef enum ExchangeState
 	EXCHANGE_RUNNING,			/* start_queued to http_finish */
 	EXCHANGE_ENDED				/* http_finish to http_release */
 } ExchangeState;
-
-typedef struct Direct Direct;
 
 typedef struct ExchangeList
 {
@@ -48,7 +43,7 @@ struct HttpExchange
 {
 	Http	   *http;
 	void	   *owner;
-	CURL	   *easy;			/* NULL: http_direct.c */
+	CURL	   *easy;
 	ExchangeState state;
 	bool		added;			/* to the multi handle */
 	HttpExchange *prev;
@@ -81,24 +76,11 @@ struct HttpExchange
 	char		trace_text[sizeof TRACE_HEADER + TRACEPARENT_MAX];
 	int64_t		epoch;			/* in epoch_text */
 	char		error[CURL_ERROR_SIZE];
-
-	/* http_direct.c */
-	int			fd;				/* -1: no connection */
-	bool		connecting;
-	int64_t		connect_deadline_us;
-	char	   *head;
-	size_t		head_size;
-	size_t		head_len;
-	size_t		body_len;
-	size_t		n_sent;			/* of head and body */
-	size_t		received;		/* bytes in buffer */
-	Http1Reader reader;
 };
 
 struct Http
 {
 	CURLM	   *multi;
-	Direct	   *direct;			/* NULL: all goes through libcurl */
 	Sockets    *sockets;
 	HttpConfig	config;			/* its texts are ours */
 	CURLU	   *post_url;		/* parsed once */
@@ -136,40 +118,12 @@ extern void http_detach(HttpExchange *x);
 /* Only what differs from the last request of this handle is set again. */
 extern bool http_set_request_options(HttpExchange *x, const HttpRequest *request);
 
-extern bool http_is_traceparent(const char *text);
-
-/* http_reply.c: from running or queued to ended, with what libcurl says or we. */
+/* http_reply.c: from running or queued to ended. */
 extern void http_finish(HttpExchange *x, CURLcode rc);
-extern void http_end(HttpExchange *x, Transport transport, const char *error);
 
 /* http_url.c: base without its trailing slashes, and the path; malloc'ed. */
 extern char *http_join_url(const char *base, const char *path);
 extern CURLU *http_parse_url(const char *base, const char *path);
-extern bool http_is_loopback(const struct sockaddr_storage *address);
-
-/* One part of a URL, to be freed with curl_free; NULL when it has none. */
-extern char *http_url_part(const char *url, CURLUPart part, unsigned flags);
-
-/* http_direct.c.  direct_create: NULL out of memory. */
-extern bool direct_is_possible(const char *url);
-extern Direct *direct_create(const HttpConfig *config);
-extern void direct_destroy(Direct *d, Sockets *sockets);
-
-/* Form the request; false out of memory. */
-extern bool direct_prepare(HttpExchange *x, const HttpRequest *request);
-
-/* From here on it ends by events, or by expiry. */
-extern void direct_start(HttpExchange *x, int64_t now);
-extern void direct_event(Http *http, int fd, uint32_t events);
-
-/* After its end: keep the connection for another, or close it. */
-extern void direct_leave(HttpExchange *x, bool keep);
-
-/* End what takes too long to connect; close idle connections nobody will use. */
-extern void direct_tidy(Http *http, int64_t now);
-
-/* The limit on connecting: give more time; when the next one ends, or -1. */
-extern void direct_forgive(Http *http, int64_t pause_us);
-extern int64_t direct_connect_deadline(const Http *http);
+extern bool http_is_loopback4(const struct in_addr *address);
 
 #endif

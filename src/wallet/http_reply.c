@@ -1,6 +1,6 @@
 /*
  * http_reply.c
- *	  How an exchange ended; what libcurl's result means here.
+ *	  How an exchange ended: what libcurl's result means here.
  */
 #include "wallet/http_private.h"
 
@@ -96,59 +96,42 @@ judge(HttpExchange *x, CURLcode rc)
 static AttemptPhase
 phase_of(const HttpExchange *x)
 {
-	long		status = x->reader.status;
+	long		status = 0;
 
 	if (!x->reply.maybe_sent)
-		return x->added || x->connecting ? PHASE_CONNECTING : PHASE_PREPARED;
-	if (x->easy != NULL)
-		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+		return x->added ? PHASE_CONNECTING : PHASE_PREPARED;
+	curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
 	return status != 0 ? PHASE_REPLYING : PHASE_SENT;
-}
-
-static void
-end(HttpExchange *x)
-{
-	Http	   *http = x->http;
-	HttpReply  *reply = &x->reply;
-
-	reply->phase = reply->transport == TRANSPORT_OK ? PHASE_REPLIED : phase_of(x);
-	reply->error = x->error;
-	reply->duration_us = http_now_us() - x->started_us;
-	http_list_remove(http_list_of(x), x);
-	x->state = EXCHANGE_ENDED;
-	http_list_append(&http->ended, x);
-}
-
-void
-http_end(HttpExchange *x, Transport transport, const char *error)
-{
-	x->reply.transport = transport;
-	if (x->reply.maybe_sent)
-		x->reply.status = x->reader.status;
-	snprintf(x->error, sizeof x->error, "%s", error);
-	end(x);
 }
 
 void
 http_finish(HttpExchange *x, CURLcode rc)
 {
+	Http	   *http = x->http;
 	HttpReply  *reply = &x->reply;
 	curl_off_t	retry_after = 0;
 	long		status = 0;
 
 	judge(x, rc);
+	reply->phase = phase_of(x);
 	if (reply->maybe_sent)
 	{
 		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
 		if (status != 200)
 			curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &retry_after);
 	}
+	if (rc == CURLE_OK)
+		reply->phase = PHASE_REPLIED;
 	reply->status = (int) status;
 	if (retry_after > 0)
 		reply->retry_after_ms = retry_after > INT64_MAX / 1000 ?
 			INT64_MAX : (int64_t) retry_after * 1000;
 	reply->body = x->buffer != NULL ? x->buffer : "";
-	end(x);
+	reply->error = x->error;
+	reply->duration_us = http_now_us() - x->started_us;
+	http_list_remove(http_list_of(x), x);
+	x->state = EXCHANGE_ENDED;
+	http_list_append(&http->ended, x);
 }
 
 AttemptPhase

@@ -1,7 +1,7 @@
 /*
  * http_request.c
  *	  An exchange: an easy handle of libcurl that is set up once and used again,
- *	  and what is set for each request.  (Without one: http_direct.c.)
+ *	  and what is set for each request.
  *
  * Cost: libcurl's work per request is the dearest part of a settlement.  It
  * formats headers byte by byte, so there are few and short ones (no Accept, and
@@ -22,10 +22,8 @@ http_exchange_create(Http *http, void *owner)
 		return NULL;
 	x->http = http;
 	x->owner = owner;
-	x->fd = -1;
-	if (http->direct == NULL)
-		x->easy = curl_easy_init();
-	if (http->direct == NULL && (x->easy == NULL || !http_set_constant_options(x)))
+	x->easy = curl_easy_init();
+	if (x->easy == NULL || !http_set_constant_options(x))
 	{
 		curl_easy_cleanup(x->easy);
 		free(x);
@@ -90,11 +88,7 @@ http_exchange_destroy(HttpExchange *x)
 			break;
 		}
 	http_detach(x);
-	direct_leave(x, false);
 	curl_easy_cleanup(x->easy);
-	if (x->head != NULL)
-		memset(x->head, 0, x->head_size);	/* the authorization is in it */
-	free(x->head);
 	free(x->buffer);
 	free(x);
 }
@@ -106,8 +100,8 @@ http_exchange_owner(const HttpExchange *x)
 }
 
 /* W3C Trace Context: lower-case hex and dashes; anything else stays out. */
-bool
-http_is_traceparent(const char *text)
+static bool
+is_traceparent(const char *text)
 {
 	return text != NULL && text[0] != '\0' &&
 		strlen(text) <= TRACEPARENT_MAX &&
@@ -120,7 +114,7 @@ link_headers(HttpExchange *x, const HttpRequest *request)
 {
 	struct curl_slist *first = x->http->common;
 
-	if (http_is_traceparent(request->traceparent))
+	if (is_traceparent(request->traceparent))
 	{
 		strcpy(x->trace_text + strlen(TRACE_HEADER), request->traceparent);
 		x->trace_node.next = first;

@@ -8,33 +8,22 @@
 #include <stdlib.h>
 #include <strings.h>
 
-static bool
-is_loopback4(const struct in_addr *address)
+bool
+http_is_loopback4(const struct in_addr *address)
 {
 	return ntohl(address->s_addr) >> 24 == 127;
 }
 
-bool
-http_is_loopback(const struct sockaddr_storage *address)
-{
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
-
-	memcpy(&in, address, sizeof in);
-	memcpy(&in6, address, sizeof in6);
-	return address->ss_family == AF_INET ? is_loopback4(&in.sin_addr) :
-		address->ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
-}
-
-char *
-http_url_part(const char *url, CURLUPart part, unsigned flags)
+/* One part of a URL, to be freed with curl_free; NULL when it has none. */
+static char *
+url_part(const char *url, CURLUPart part)
 {
 	CURLU	   *parsed = curl_url();
 	char	   *text = NULL;
 
 	if (parsed != NULL &&
 		curl_url_set(parsed, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK &&
-		curl_url_get(parsed, part, &text, flags) != CURLUE_OK)
+		curl_url_get(parsed, part, &text, 0) != CURLUE_OK)
 		text = NULL;
 	curl_url_cleanup(parsed);
 	return text;
@@ -43,7 +32,7 @@ http_url_part(const char *url, CURLUPart part, unsigned flags)
 static bool
 has_part(const char *url, CURLUPart part)
 {
-	char	   *text = http_url_part(url, part, 0);
+	char	   *text = url_part(url, part);
 	bool		has = is_set(text);
 
 	curl_free(text);
@@ -59,7 +48,7 @@ http_check_url(const char *url)
 	for (const char *c = url; *c != '\0'; c++)
 		if ((unsigned char) *c <= 0x20 || *c == 0x7f)
 			return "URL holds a space or a control character";
-	scheme = http_url_part(url, CURLUPART_SCHEME, 0);
+	scheme = url_part(url, CURLUPART_SCHEME);
 	if (scheme == NULL || strncmp(url + strlen(scheme), "://", 3) != 0 ||
 		url[strlen(scheme) + 3] == '/')
 		problem = "not a URL of the form http://host or https://host";
@@ -80,7 +69,7 @@ http_check_url(const char *url)
 bool
 http_url_is_plain(const char *url)
 {
-	char	   *scheme = http_url_part(url, CURLUPART_SCHEME, 0);
+	char	   *scheme = url_part(url, CURLUPART_SCHEME);
 	bool		plain = scheme == NULL || strcasecmp(scheme, "https") != 0;
 
 	curl_free(scheme);
@@ -90,7 +79,7 @@ http_url_is_plain(const char *url)
 bool
 http_url_is_loopback(const char *url)
 {
-	char	   *host = http_url_part(url, CURLUPART_HOST, 0);
+	char	   *host = url_part(url, CURLUPART_HOST);
 	struct in_addr in;
 	struct in6_addr in6;
 	bool		loopback = false;
@@ -102,7 +91,7 @@ http_url_is_loopback(const char *url)
 	if (strcasecmp(host, "localhost") == 0)
 		loopback = true;
 	else if (inet_pton(AF_INET, host, &in) == 1)
-		loopback = is_loopback4(&in);
+		loopback = http_is_loopback4(&in);
 	else if (len > 2 && host[0] == '[')
 	{
 		host[len - 1] = '\0';

@@ -28,7 +28,6 @@ typedef struct SocketState
 	uint32_t	watched;		/* what the owner waits for; 0: idle or none */
 	uint32_t	registered;		/* what the kernel was told */
 	bool		connection;		/* opened by sockets_open and not yet closed */
-	bool		cut;			/* by sockets_cut */
 } SocketState;
 
 struct Sockets
@@ -180,17 +179,10 @@ sockets_cut(Sockets *s, int fd)
 	if (fd < 0 || fd >= s->n_state || !s->state[fd].connection)
 		return;
 	register_events(s, fd, &s->state[fd], 0);
-	s->state[fd].cut = true;
 	if (dup3(s->eof_fd, fd, O_CLOEXEC) < 0)
 		shutdown(fd, SHUT_RDWR);
 	if (s->state[fd].watched != 0)
 		register_events(s, fd, &s->state[fd], s->state[fd].watched);
-}
-
-bool
-sockets_is_cut(const Sockets *s, int fd)
-{
-	return fd >= 0 && fd < s->n_state && s->state[fd].cut;
 }
 
 /*

@@ -35,7 +35,6 @@ extern int	sockets_poll(Sockets *s, struct epoll_event *events, int max, bool *m
 
 /* Make this connection dead for whoever uses it next. */
 extern void sockets_cut(Sockets *s, int fd);
-extern bool sockets_is_cut(const Sockets *s, int fd);
 
 /* For tests and metrics: connections ever opened, now open, cut while idle. */
 extern uint64_t sockets_opened(const Sockets *s);

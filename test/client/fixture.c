@@ -26,13 +26,6 @@ WalletResult results[MAX_RESULTS];
 int			n_results;
 int			slow = 1;
 
-/* An address is spoken to without libcurl, a name is not. */
-bool
-through_libcurl(void)
-{
-	return getenv("CLIENT_TEST_LIBCURL") != NULL;
-}
-
 bool
 fixture_init(void)
 {
@@ -95,8 +88,7 @@ start_client(void)
 
 	if (config.url == NULL)
 	{
-		snprintf(url, sizeof url, "http://%s:%d",
-				 through_libcurl() ? "localhost" : "127.0.0.1", server_port(server));
+		snprintf(url, sizeof url, "http://127.0.0.1:%d", server_port(server));
 		config.url = url;
 	}
 	client = wallet_client_create(&config, err, sizeof err);

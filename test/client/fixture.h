@@ -36,9 +36,6 @@ extern int	slow;
 
 /* Once per process; false when there is no point in going on. */
 extern bool fixture_init(void);
-
-/* Does the client go through libcurl?  CLIENT_TEST_LIBCURL in the environment. */
-extern bool through_libcurl(void);
 extern int	set_up(void **state);
 extern int	tear_down(void **state);
 extern int64_t now_ms(void);

@@ -209,24 +209,17 @@ close_after_reading_on_a_fresh_connection(void **state)
 	assert_int_equal(results[0].phase, PHASE_SENT);
 }
 
-/* libcurl would send again, and is kept from it. */
-static Transport
-closed_when_used(void)
-{
-	return through_libcurl() ? TRANSPORT_RESEND_BLOCKED : TRANSPORT_RESET;
-}
-
 static void
 close_after_reading_on_a_used_connection_is_not_sent_twice(void **state)
 {
 	(void) state;
 	serve(settle_first_close_second);
 	expect_settled(attempt(1));
-	expect_unknown(attempt(2), closed_when_used());
+	expect_unknown(attempt(2), TRANSPORT_RESEND_BLOCKED);
 	run_for(50);
 	assert_int_equal(server_requests(server), 2);
 	assert_int_equal(server_connections(server), 1);
-	assert_int_equal(counters().resends_blocked, through_libcurl());
+	assert_int_equal(counters().resends_blocked, 1);
 }
 
 /* Two idle connections; the third request draws a close, the fourth would not. */
@@ -248,10 +241,10 @@ close_after_reading_with_another_connection_idle_is_not_sent_twice(void **state)
 	submit(2);
 	run_until_results(2);
 	assert_int_equal(server_connections(server), 2);
-	expect_unknown(attempt(3), closed_when_used());
+	expect_unknown(attempt(3), TRANSPORT_RESEND_BLOCKED);
 	run_for(50);
 	assert_int_equal(server_requests(server), 3);
-	assert_int_equal(counters().resends_blocked, through_libcurl());
+	assert_int_equal(counters().resends_blocked, 1);
 }
 
 static void
@@ -260,7 +253,7 @@ refused_reconnect_after_close_is_unknown(void **state)
 	(void) state;
 	serve(settle_first_then_vanish);
 	expect_settled(attempt(1));
-	expect_unknown(attempt(2), closed_when_used());
+	expect_unknown(attempt(2), TRANSPORT_RESEND_BLOCKED);
 	assert_int_equal(server_requests(server), 2);
 }
 
