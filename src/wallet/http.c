@@ -97,6 +97,7 @@ struct HttpExchange
 	HttpReply	reply;
 	char	   *buffer;			/* the reply's body */
 	size_t		buffer_size;
+	size_t		max_reply;		/* what the easy handle is set up for */
 	size_t		header_bytes;
 
 	/* Header nodes of our own, written in place. */
@@ -118,6 +119,7 @@ struct Http
 	Sockets    *sockets;
 	HttpConfig	config;			/* its texts are ours */
 	CURLU	   *post_url;		/* parsed once */
+	CURLU	   *batch_url;		/* or NULL */
 	struct curl_slist *common;	/* headers of every request */
 	char		lineage[LINEAGE_LEN + 1];	/* "": none */
 	HttpExchange *all;
@@ -305,7 +307,7 @@ write_cb(char *bytes, size_t size, size_t n, void *arg)
 	size_t		len = size * n;
 	size_t		need = x->reply.body_len + len;
 
-	if (need > x->http->config.max_reply)
+	if (need > x->max_reply)
 	{
 		x->too_large = true;
 		return 0;
@@ -522,17 +524,19 @@ http_fill(Http *http, const HttpConfig *config)
 	HttpConfig *own = &http->config;
 
 	*own = *config;
-	own->post_path = NULL;
+	own->post_path = own->batch_path = NULL;
 	own->url = copy_or_null(config->url, &failed);
 	own->ca_file = copy_or_null(config->ca_file, &failed);
 	own->cert_file = copy_or_null(config->cert_file, &failed);
 	own->key_file = copy_or_null(config->key_file, &failed);
 	own->authorization = NULL;	/* lives in the header list only */
 	http->post_url = parse_url(config->url, config->post_path);
+	if (config->batch_path != NULL)
+		http->batch_url = parse_url(config->url, config->batch_path);
 	http->sockets = sockets_create();
 	http->multi = curl_multi_init();
 	return !failed && http->post_url != NULL && http->sockets != NULL &&
-		http->multi != NULL &&
+		(config->batch_path == NULL || http->batch_url != NULL) && http->multi != NULL &&
 		add_header(&http->common, "Content-Type: application/json") &&
 		add_header(&http->common, "User-Agent: settlement") &&
 		add_authorization(&http->common, config->authorization);
@@ -584,6 +588,7 @@ http_destroy(Http *http)
 	curl_slist_free_all(http->common);
 	sockets_destroy(http->sockets);
 	curl_url_cleanup(http->post_url);
+	curl_url_cleanup(http->batch_url);
 	free((char *) http->config.url);
 	free((char *) http->config.ca_file);
 	free((char *) http->config.cert_file);
@@ -628,7 +633,6 @@ set_constant_options(HttpExchange *x)
 	SET(CURLOPT_HEADERDATA, x);
 	SET(CURLOPT_WRITEFUNCTION, write_cb);
 	SET(CURLOPT_WRITEDATA, x);
-	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) config->max_reply);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) config->connect_timeout_ms);
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
@@ -777,6 +781,14 @@ link_headers(HttpExchange *x, const HttpRequest *request)
 	return first;
 }
 
+static void
+set_max_reply(HttpExchange *x, size_t max_reply)
+{
+	if (x->max_reply != max_reply)
+		curl_easy_setopt(x->easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) max_reply);
+	x->max_reply = max_reply;
+}
+
 /* Only what differs from the last request of this handle is set again. */
 static bool
 set_request_options(HttpExchange *x, const HttpRequest *request)
@@ -802,10 +814,13 @@ set_request_options(HttpExchange *x, const HttpRequest *request)
 	{
 		if (!same)
 		{
-			rc = curl_easy_setopt(easy, CURLOPT_CURLU, x->http->post_url);
+			rc = curl_easy_setopt(easy, CURLOPT_CURLU, request->method == HTTP_POST ?
+								  x->http->post_url : x->http->batch_url);
 			curl_easy_setopt(easy, CURLOPT_POST, 1L);
-			curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
 		}
+		/* without a key the first header is not always the same one */
+		if (!same || request->key == NULL)
+			curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
 		if (!same || x->body != request->body)
 			curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
 		x->body = request->body;
@@ -815,6 +830,7 @@ set_request_options(HttpExchange *x, const HttpRequest *request)
 		curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 						 (long) x->http->config.connect_timeout_ms);
 	x->forgiven_ms = 0;
+	set_max_reply(x, request->max_reply > 0 ? request->max_reply : x->http->config.max_reply);
 	x->set_up = rc == CURLE_OK;
 	return rc == CURLE_OK;
 }
