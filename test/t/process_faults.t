@@ -101,7 +101,7 @@ scenario a_reply_that_crashes_its_worker => sub {
 scenario a_batch_that_crashes_its_worker => sub {
 	$s->set(batch_size => 20);
 	$s->faults(innocents('beside-batch'));
-	poison_is_set_aside('batch-kill-the-sender', 'UNKNOWN worker_crash - 3', 'beside-batch', 4);
+	poison_is_set_aside('batch-kill-the-sender', 'UNKNOWN worker_crash - 4', 'beside-batch', 4);
 	is($s->effects_of('batch-kill-the-sender'), 0, 'the wallet has never seen it');
 	$s->sql("SELECT settlement.resolve('batch-kill-the-sender', 'FAILED', 'ticket 2', 'it was never sent')");
 	$s->sql("SELECT settlement.dlq_purge(all_rows => true, dry_run => false, reason => 'it was never sent')");
@@ -111,8 +111,16 @@ scenario a_batch_that_crashes_its_worker => sub {
 
 scenario a_reply_to_a_batch_that_crashes_its_worker => sub {
 	$s->faults({ match => { trade_id => 'batch-replied' }, action => 'status', status => 200, apply => \1, body => { success => \1, message => 'kill-the-reader' } },
-		{ match => { trade_id_prefix => 'beside-replied' }, action => 'pass' });
-	poison_is_set_aside('batch-replied', 'UNKNOWN worker_crash - 3', 'beside-replied', 4);
+		{ match => { path => 'batch' }, action => 'pass', reply_delay_ms => 100 });
+	start_afresh();
+	my $log = -s $node->logfile;
+	$s->try_sql("SELECT public.put('beside-replied', 4), public.put('batch-replied'), public.put('beside-replied', 8, 5)");
+	$s->dead_letter_is('batch-replied', 'UNKNOWN worker_crash - 4', 'four crashes, and it is dead');
+	is($s->sql("SELECT crashes FROM settlement.dlq WHERE trade_id = 'batch-replied'"), 3, 'of which that of the batch is nobody\'s');
+	my $times = () = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /was terminated by signal 9/g;
+	is($times, 4, 'the server crashed four times');
+	$s->wait_for_workers(2);
+	$s->settled_is('beside-replied', 8, 'the others settle');
 	is($s->effects_of('batch-replied'), 1, 'the wallet has booked it, once');
 	$s->faults;
 	$s->sql("SELECT settlement.redrive('batch-replied', 'the reply can be read now')");
