@@ -1,6 +1,6 @@
 /*
  * client.c
- *	  The wallet client: an adapter's words over the HTTP of http.c.
+ *	  The wallet client: an adapter's words over the HTTP of http.h.
  *
  * Keeps true: a trade that was taken by wallet_client_submit or wallet_batch_add
  * comes out of wallet_client_next exactly once; at most max_connections requests

@@ -5,97 +5,24 @@
  * What each test looks at: how many requests reached the server, and that no
  * trade is called anything but what the server said of that trade.
  */
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <setjmp.h>
-#include <cmocka.h>
+#include "fixture.h"
 
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
-#include "server.h"
-#include "wallet/client.h"
-
-#define MAX_RESULTS 64
+#define MAX_ANSWERS 64
 #define TRACE	"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-static const WalletTrade trade = {
-	"42", "alice", "bob", "o-1", "o-2", "BTC", "USDT",
-	"0.5", "25000", "50000", "25", "12.5"
-};
-
-static WalletConfig config;
-static char url[128];
-static WalletClient *client;
-static Server *server;
-static WalletResult results[MAX_RESULTS];	/* by number of the trade */
-static int	n_results;
-static int	slow = 1;
-
-static int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
+static WalletResult answers[MAX_ANSWERS];	/* by number of the trade */
+static int	n_answers;
 
 static int
-set_up(void **state)
+set_up_answers(void **state)
 {
-	const WalletConfig usual = {
-		.adapter = "native",.authorization = "Bearer s3cr3t-t0k3n-abc",
-		.plain_http = PLAIN_HTTP_LOOPBACK,
-		.connect_timeout_ms = 1000,.request_timeout_ms = 2000,
-		.max_response_size = 65536,.max_connections = 16,
-	};
-
-	(void) state;
-	config = usual;
-	config.connect_timeout_ms *= slow;
-	config.request_timeout_ms *= slow;
-	n_results = 0;
-	memset(results, 0, sizeof results);
-	return 0;
-}
-
-static int
-tear_down(void **state)
-{
-	(void) state;
-	wallet_client_destroy(client);
-	client = NULL;
-	if (server != NULL)
-		server_stop(server);
-	server = NULL;
-	return 0;
-}
-
-static void
-serve(Script script)
-{
-	char		err[256] = "";
-
-	server = server_start(script, NULL, NULL);
-	snprintf(url, sizeof url, "http://127.0.0.1:%d", server_port(server));
-	config.url = url;
-	client = wallet_client_create(&config, err, sizeof err);
-	assert_string_equal(err, "");
-}
-
-static const char *
-key_of(int n)
-{
-	static char key[IDEMPOTENCY_KEY_LEN + 1];
-
-	snprintf(key, sizeof key, "00000000-0000-5000-8000-%012d", n);
-	return key;
+	n_answers = 0;
+	memset(answers, 0, sizeof answers);
+	return set_up(state);
 }
 
 static void
@@ -106,7 +33,7 @@ add(const WalletTrade *one, int n)
 
 /* Trades from..to in one request. */
 static void
-submit(int from, int to)
+submit_batch(int from, int to)
 {
 	assert_true(wallet_batch_begin(client));
 	for (int n = from; n <= to; n++)
@@ -114,16 +41,9 @@ submit(int from, int to)
 	wallet_batch_send(client, 7);
 }
 
-static void
-submit_alone(int n)
-{
-	assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, key_of(n), 1, 7, TRACE,
-									 (void *) (intptr_t) n));
-}
-
 /* As the worker does it: open, peek, next. */
 static void
-take_results(void)
+take_answers(void)
 {
 	for (;;)
 	{
@@ -138,13 +58,13 @@ take_results(void)
 			return;
 		assert_ptr_equal(result->context, context);
 		assert_null(strstr(result->message, "s3cr3t"));
-		results[(intptr_t) context] = *result;
-		n_results++;
+		answers[(intptr_t) context] = *result;
+		n_answers++;
 	}
 }
 
 static void
-run_until_results(int n)
+run_until_answered(int n)
 {
 	int64_t		end = now_ms() + 10000 * slow;
 
@@ -154,43 +74,43 @@ run_until_results(int n)
 		int			timeout;
 
 		wallet_client_run(client);
-		take_results();
-		if (n_results >= n)
+		take_answers();
+		if (n_answers >= n)
 			break;
 		assert_true(now_ms() < end);
 		timeout = wallet_client_timeout_ms(client);
 		poll(&p, 1, timeout < 0 || timeout > 1000 ? 1000 : timeout);
 	}
-	assert_int_equal(n_results, n);
+	assert_int_equal(n_answers, n);
 	assert_int_equal(wallet_client_in_flight(client), 0);
 }
 
 static void
 settle_batch(int n)
 {
-	submit(1, n);
-	run_until_results(n_results + n);
+	submit_batch(1, n);
+	run_until_answered(n_answers + n);
 }
 
 static void
-expect_settled(int n)
+expect_settled_item(int n)
 {
 	char		id[64];
 
 	snprintf(id, sizeof id, "s-%s", key_of(n));
-	assert_int_equal(results[n].verdict.outcome, OUTCOME_SETTLED);
-	assert_string_equal(results[n].settlement_id, id);
-	assert_int_equal(results[n].phase, PHASE_REPLIED);
+	assert_int_equal(answers[n].verdict.outcome, OUTCOME_SETTLED);
+	assert_string_equal(answers[n].settlement_id, id);
+	assert_int_equal(answers[n].phase, PHASE_REPLIED);
 }
 
 static void
 expect(int n, Outcome outcome, const char *error_class, int status)
 {
-	assert_string_equal(outcome_name(results[n].verdict.outcome), outcome_name(outcome));
-	assert_string_equal(results[n].verdict.error_class, error_class);
-	assert_int_equal(results[n].facts.http_status, status);
-	assert_true(results[n].message[0] != '\0');
-	assert_string_equal(results[n].settlement_id, "");
+	assert_string_equal(outcome_name(answers[n].verdict.outcome), outcome_name(outcome));
+	assert_string_equal(answers[n].verdict.error_class, error_class);
+	assert_int_equal(answers[n].facts.http_status, status);
+	assert_true(answers[n].message[0] != '\0');
+	assert_string_equal(answers[n].settlement_id, "");
 }
 
 /* One sign of the wallet's health, not one per trade. */
@@ -200,10 +120,10 @@ expect_whole(int n, Outcome outcome, const char *error_class, int status, Breake
 	for (int i = 1; i <= n; i++)
 	{
 		expect(i, outcome, error_class, status);
-		assert_false(results[i].verdict.chargeable);
-		assert_false(results[i].verdict.definite);
-		assert_int_equal(results[i].verdict.signal, i == 1 ? signal : SIGNAL_NONE);
-		assert_false(i > 1 && results[i].verdict.slow_down);
+		assert_false(answers[i].verdict.chargeable);
+		assert_false(answers[i].verdict.definite);
+		assert_int_equal(answers[i].verdict.signal, i == 1 ? signal : SIGNAL_NONE);
+		assert_false(i > 1 && answers[i].verdict.slow_down);
 	}
 }
 
@@ -232,16 +152,6 @@ settle_first_close_second(Request *r)
 	if (r->n == 1)
 		send_batch_success(r);
 	return r->n == 1;
-}
-
-static bool
-never_reply(Request *r)
-{
-	char		byte;
-
-	while (recv(r->fd, &byte, 1, 0) > 0)
-		;
-	return false;
 }
 
 /* A reply made of pieces: %0 to %9 are the keys of the batch. */
@@ -287,13 +197,13 @@ batch_is_one_request(void **state)
 
 	(void) state;
 	serve(settle_each);
-	submit(1, 5);
+	submit_batch(1, 5);
 	assert_int_equal(wallet_client_in_flight(client), 5);
-	run_until_results(5);
+	run_until_answered(5);
 	for (int i = 1; i <= 5; i++)
 	{
-		expect_settled(i);
-		assert_int_equal(results[i].trades, 5);
+		expect_settled_item(i);
+		assert_int_equal(answers[i].trades, 5);
 	}
 	assert_int_equal(server_requests(server), 1);
 	r = server_last_request(server);
@@ -314,23 +224,23 @@ batches_and_single_requests_take_turns(void **state)
 	serve(settle_each);
 	for (int turn = 0; turn < 10; turn++)
 	{
-		n_results = 0;
+		n_answers = 0;
 		settle_batch(3);
-		submit_alone(4);
-		run_until_results(4);
+		submit(4);
+		run_until_answered(4);
 		for (int i = 1; i <= 4; i++)
-			expect_settled(i);
-		assert_int_equal(results[4].trades, 1);
+			expect_settled_item(i);
+		assert_int_equal(answers[4].trades, 1);
 	}
 	assert_int_equal(server_requests(server), 20);
 	assert_int_equal(server_connections(server), 1);
-	n_results = 0;
-	submit(1, 3);
-	submit_alone(4);
-	submit(5, 9);
-	run_until_results(9);
+	n_answers = 0;
+	submit_batch(1, 3);
+	submit(4);
+	submit_batch(5, 9);
+	run_until_answered(9);
 	for (int i = 1; i <= 9; i++)
-		expect_settled(i);
+		expect_settled_item(i);
 }
 
 static void
@@ -339,7 +249,7 @@ answers_may_stand_in_any_order(void **state)
 	(void) state;
 	told("200 OK", "[" OK(2) "," OK(0) "," OK(1) "]", 3);
 	for (int i = 1; i <= 3; i++)
-		expect_settled(i);
+		expect_settled_item(i);
 }
 
 static void
@@ -357,10 +267,10 @@ each_trade_has_an_answer_of_its_own(void **state)
 		 "{\"idempotency_key\":\"%7\",\"status\":200,\"body\":{\"success\":true}}"
 		 "]", 8);
 	expect(1, OUTCOME_REJECTED, "insufficient_balance", 422);
-	assert_string_equal(results[1].message, "short");
-	expect_settled(2);
+	assert_string_equal(answers[1].message, "short");
+	expect_settled_item(2);
 	expect(3, OUTCOME_NOT_EXECUTED, "rate_limited", 429);
-	assert_true(results[3].verdict.slow_down && results[3].verdict.retry_after_ms == 2000);
+	assert_true(answers[3].verdict.slow_down && answers[3].verdict.retry_after_ms == 2000);
 	expect(4, OUTCOME_PENDING, "wallet_pending", 202);
 	expect(5, OUTCOME_UNKNOWN, "wallet_error", 500);
 	expect(6, OUTCOME_CONFLICT, "key_conflict", 422);
@@ -375,11 +285,11 @@ trade_that_is_left_out_is_unknown(void **state)
 {
 	(void) state;
 	told("200 OK", "[" OK(2) "," OK(0) "]", 3);
-	expect_settled(1);
-	expect_settled(3);
+	expect_settled_item(1);
+	expect_settled_item(3);
 	expect(2, OUTCOME_UNKNOWN, "wallet_reply", 200);
-	assert_string_equal(results[2].message, "the reply to its batch of 3 leaves it out");
-	assert_int_equal(results[2].verdict.signal, SIGNAL_NONE);
+	assert_string_equal(answers[2].message, "the reply to its batch of 3 leaves it out");
+	assert_int_equal(answers[2].verdict.signal, SIGNAL_NONE);
 }
 
 static void
@@ -421,10 +331,10 @@ echo_of_another_trade_harms_only_its_own(void **state)
 	(void) state;
 	told("200 OK", "[" OK(0) ",{\"idempotency_key\":\"%1\",\"status\":200,\"body\":{\"success\":true,"
 		 "\"settlement_id\":\"x\",\"trade_id\":\"43\"}}," OK(2) "]", 3);
-	expect_settled(1);
-	expect_settled(3);
-	assert_int_equal(results[2].verdict.outcome, OUTCOME_UNKNOWN);
-	assert_true(results[2].facts.echo_mismatch);
+	expect_settled_item(1);
+	expect_settled_item(3);
+	assert_int_equal(answers[2].verdict.outcome, OUTCOME_UNKNOWN);
+	assert_true(answers[2].facts.echo_mismatch);
 }
 
 /* ---- refused as a whole ---- */
@@ -435,7 +345,7 @@ refusal_of_the_whole_rejects_none(void **state)
 	(void) state;
 	told("422 Unprocessable Entity", "{\"error\":\"x\",\"message\":\"m\",\"code\":\"INSUFFICIENT_BALANCE\"}", 3);
 	expect_whole(3, OUTCOME_UNKNOWN, "wallet_batch", 422, SIGNAL_NONE);
-	assert_false(results[1].verdict.no_batches);
+	assert_false(answers[1].verdict.no_batches);
 }
 
 static void
@@ -444,7 +354,7 @@ wallet_without_batches(void **state)
 	(void) state;
 	told("404 Not Found", "<html>404</html>", 3);
 	expect_whole(3, OUTCOME_NOT_EXECUTED, "wallet_batch", 404, SIGNAL_NONE);
-	assert_true(results[1].verdict.no_batches);
+	assert_true(answers[1].verdict.no_batches);
 }
 
 static void
@@ -453,7 +363,7 @@ batch_that_is_too_long_for_the_wallet(void **state)
 	(void) state;
 	told("413 Content Too Large", "", 3);
 	expect_whole(3, OUTCOME_UNKNOWN, "wallet_batch", 413, SIGNAL_NONE);
-	assert_true(results[1].verdict.no_batches);
+	assert_true(answers[1].verdict.no_batches);
 }
 
 static void
@@ -462,7 +372,7 @@ slow_down_for_the_whole(void **state)
 	(void) state;
 	told("429 Too Many Requests", "{}", 3);
 	expect_whole(3, OUTCOME_NOT_EXECUTED, "rate_limited", 429, SIGNAL_NONE);
-	assert_true(results[1].verdict.slow_down);
+	assert_true(answers[1].verdict.slow_down);
 }
 
 static void
@@ -473,7 +383,7 @@ stale_epoch_fences_all(void **state)
 	for (int i = 1; i <= 2; i++)
 	{
 		expect(i, OUTCOME_FENCED, "stale_epoch", 412);
-		assert_int_equal(results[i].newer_epoch, 12);
+		assert_int_equal(answers[i].newer_epoch, 12);
 	}
 }
 
@@ -488,7 +398,7 @@ refused_connection_executes_none(void **state)
 	sleep_ms(20);
 	settle_batch(3);
 	expect_whole(3, OUTCOME_NOT_EXECUTED, "network", 0, SIGNAL_FAILED);
-	assert_false(results[1].facts.maybe_sent);
+	assert_false(answers[1].facts.maybe_sent);
 	assert_int_equal(server_requests(server), 0);
 }
 
@@ -499,7 +409,7 @@ close_after_reading_makes_all_unknown(void **state)
 	serve(just_close);
 	settle_batch(3);
 	expect_whole(3, OUTCOME_UNKNOWN, "network", 0, SIGNAL_FAILED);
-	assert_true(results[3].facts.maybe_sent);
+	assert_true(answers[3].facts.maybe_sent);
 	assert_int_equal(server_requests(server), 1);
 }
 
@@ -509,11 +419,11 @@ batch_is_not_sent_twice(void **state)
 	(void) state;
 	serve(settle_first_close_second);
 	settle_batch(3);
-	expect_settled(1);
-	n_results = 0;
+	expect_settled_item(1);
+	n_answers = 0;
 	settle_batch(3);
 	expect_whole(3, OUTCOME_UNKNOWN, "network", 0, SIGNAL_FAILED);
-	assert_int_equal(results[1].facts.transport, TRANSPORT_RESEND_BLOCKED);
+	assert_int_equal(answers[1].facts.transport, TRANSPORT_RESEND_BLOCKED);
 	assert_int_equal(server_requests(server), 2);
 }
 
@@ -544,11 +454,11 @@ what_cannot_be_written_goes_alone(void **state)
 	add(&trade, 4);				/* a second row of the same trade */
 	wallet_batch_send(client, 7);
 	assert_int_equal(wallet_client_in_flight(client), 5);
-	run_until_results(5);
+	run_until_answered(5);
 	for (int i = 1; i <= 3; i += 2)
-		assert_int_equal(results[i].facts.transport, TRANSPORT_UNSENDABLE);
-	expect_settled(2);
-	expect_settled(4);
+		assert_int_equal(answers[i].facts.transport, TRANSPORT_UNSENDABLE);
+	expect_settled_item(2);
+	expect_settled_item(4);
 	assert_int_equal(server_requests(server), 2);
 }
 
@@ -564,7 +474,7 @@ batch_of_nothing_is_not_sent(void **state)
 	}
 	assert_int_equal(wallet_client_in_flight(client), 0);
 	settle_batch(2);
-	expect_settled(2);
+	expect_settled_item(2);
 	assert_int_equal(server_requests(server), 1);
 }
 
@@ -577,18 +487,19 @@ reply_has_room_for_each_trade(void **state)
 	config.max_response_size = 200;
 	serve(settle_each);
 	settle_batch(10);			/* about 1,500 bytes */
-	expect_settled(10);
-	n_results = 0;
+	expect_settled_item(10);
+	n_answers = 0;
 	tear_down(NULL);
+	set_up(NULL);
 	config.max_response_size = 100;
 	serve(settle_each);
 	settle_batch(10);
-	assert_int_equal(results[10].facts.transport, TRANSPORT_TOO_LARGE);
+	assert_int_equal(answers[10].facts.transport, TRANSPORT_TOO_LARGE);
 	expect_whole(10, OUTCOME_UNKNOWN, "wallet_reply", 200, SIGNAL_FAILED);
-	n_results = 0;
-	submit_alone(1);			/* its bound is its own */
-	run_until_results(1);
-	expect_settled(1);
+	n_answers = 0;
+	submit(1);			/* its bound is its own */
+	run_until_answered(1);
+	expect_settled_item(1);
 }
 
 static void
@@ -597,7 +508,7 @@ phases_are_of_the_request(void **state)
 	(void) state;
 	serve(settle_each);
 	assert_int_equal(wallet_client_phase(client, (void *) 2), PHASE_PREPARED);
-	submit(1, 2);
+	submit_batch(1, 2);
 	for (int64_t end = now_ms() + 5000 * slow; now_ms() < end &&
 		 wallet_client_phase(client, (void *) 2) != PHASE_REPLIED;)
 		wallet_client_run(client);
@@ -615,51 +526,49 @@ destroying_half_reported_is_clean(void **state)
 {
 	(void) state;
 	serve(settle_each);
-	submit(1, 5);
+	submit_batch(1, 5);
 	for (int64_t end = now_ms() + 5000 * slow; now_ms() < end &&
 		 wallet_client_phase(client, (void *) 1) != PHASE_REPLIED;)
 		wallet_client_run(client);
 	assert_non_null(wallet_client_next(client));
-	submit(6, 8);
+	submit_batch(6, 8);
 	assert_true(wallet_batch_begin(client));
 	add(&trade, 9);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define BATCH_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_answers, tear_down)
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(batch_is_one_request),
-		TEST(batches_and_single_requests_take_turns),
-		TEST(answers_may_stand_in_any_order),
-		TEST(each_trade_has_an_answer_of_its_own),
-		TEST(trade_that_is_left_out_is_unknown),
-		TEST(key_twice_spoils_the_reply),
-		TEST(key_that_was_not_sent_spoils_the_reply),
-		TEST(one_answer_settles_not_all),
-		TEST(list_with_an_error_status_settles_none),
-		TEST(echo_of_another_trade_harms_only_its_own),
-		TEST(refusal_of_the_whole_rejects_none),
-		TEST(wallet_without_batches),
-		TEST(batch_that_is_too_long_for_the_wallet),
-		TEST(slow_down_for_the_whole),
-		TEST(stale_epoch_fences_all),
-		TEST(refused_connection_executes_none),
-		TEST(close_after_reading_makes_all_unknown),
-		TEST(batch_is_not_sent_twice),
-		TEST(timeout_makes_all_unknown),
-		TEST(what_cannot_be_written_goes_alone),
-		TEST(batch_of_nothing_is_not_sent),
-		TEST(reply_has_room_for_each_trade),
-		TEST(phases_are_of_the_request),
-		TEST(destroying_half_reported_is_clean),
+		BATCH_TEST(batch_is_one_request),
+		BATCH_TEST(batches_and_single_requests_take_turns),
+		BATCH_TEST(answers_may_stand_in_any_order),
+		BATCH_TEST(each_trade_has_an_answer_of_its_own),
+		BATCH_TEST(trade_that_is_left_out_is_unknown),
+		BATCH_TEST(key_twice_spoils_the_reply),
+		BATCH_TEST(key_that_was_not_sent_spoils_the_reply),
+		BATCH_TEST(one_answer_settles_not_all),
+		BATCH_TEST(list_with_an_error_status_settles_none),
+		BATCH_TEST(echo_of_another_trade_harms_only_its_own),
+		BATCH_TEST(refusal_of_the_whole_rejects_none),
+		BATCH_TEST(wallet_without_batches),
+		BATCH_TEST(batch_that_is_too_long_for_the_wallet),
+		BATCH_TEST(slow_down_for_the_whole),
+		BATCH_TEST(stale_epoch_fences_all),
+		BATCH_TEST(refused_connection_executes_none),
+		BATCH_TEST(close_after_reading_makes_all_unknown),
+		BATCH_TEST(batch_is_not_sent_twice),
+		BATCH_TEST(timeout_makes_all_unknown),
+		BATCH_TEST(what_cannot_be_written_goes_alone),
+		BATCH_TEST(batch_of_nothing_is_not_sent),
+		BATCH_TEST(reply_has_room_for_each_trade),
+		BATCH_TEST(phases_are_of_the_request),
+		BATCH_TEST(destroying_half_reported_is_clean),
 	};
 
-	if (getenv("CLIENT_TEST_SLOW") != NULL)
-		slow = atoi(getenv("CLIENT_TEST_SLOW"));
-	if (wallet_global_init() != NULL)
+	if (!fixture_init())
 		return 1;
 	return cmocka_run_group_tests_name("batch", tests, NULL, NULL);
 }
