@@ -71,6 +71,7 @@ sender_configure(Worker *w)
 	if (w->client != NULL)
 		wallet_client_destroy(w->client);
 	w->client = NULL;
+	w->client_changed = true;
 	w->reconfigure = false;
 	/* it may be another wallet */
 	concurrency_init(&w->adaptive, GetCurrentTimestamp());

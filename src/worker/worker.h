@@ -61,6 +61,8 @@ typedef struct Worker
 	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
+	bool		client_changed; /* since the wait set was built; its address may be
+								 * the same */
 
 	int			n_answered;
 	TradeFlight *answered[MAX_CONCURRENCY];
