@@ -61,8 +61,7 @@ typedef struct Worker
 	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
-	bool		client_changed; /* since the wait set was built; its address may be
-								 * the same */
+	bool		wait_set_current;	/* it has the present client's descriptor */
 
 	int			n_answered;
 	TradeFlight *answered[MAX_CONCURRENCY];
