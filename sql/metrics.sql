@@ -5,20 +5,22 @@
 -- asked.  settlement._metrics() is the one list of names, kinds and meanings;
 -- the view and prometheus() only present it, and monitoring/ follows it.
 
--- The age of the oldest trade that should be on its way.  Not of those that wait
--- for the end of a symbol's pause or for the wallet's books; of many that wait
--- for a retry, the first 10000 are looked at.
-CREATE FUNCTION settlement._oldest_pending(frontier bigint, OUT ready double precision, OUT pending double precision)
+-- The age of the oldest trade that should be on its way, claimed ones that are
+-- held for a standby included.  Not of those that wait for the end of a symbol's
+-- pause or for the wallet's books; of many that wait for a retry, the first 10000
+-- are looked at.
+CREATE FUNCTION settlement._oldest_pending(frontier bigint, held_since timestamptz,
+    OUT ready double precision, OUT pending double precision)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest(extract(epoch FROM clock_timestamp() - t.ready), 0),
-           greatest(extract(epoch FROM clock_timestamp() - least(t.ready, t.deferred)), 0)
+           greatest(extract(epoch FROM clock_timestamp() - least(t.ready, t.deferred, held_since)), 0)
     FROM (SELECT (SELECT q.enqueued_at FROM settlement.queue q
                   WHERE q.id > coalesce(frontier, 0) ORDER BY q.id LIMIT 1) AS ready,
                  (SELECT min(d.enqueued_at) FILTER (WHERE d.reason <> 'needs_lookup')
                   FROM (SELECT x.enqueued_at, x.reason FROM settlement.deferred x
                         WHERE x.reason <> 'paused' ORDER BY x.retry_at LIMIT 10000) d) AS deferred) t
 $$;
-COMMENT ON FUNCTION settlement._oldest_pending(bigint) IS 'Internal: how long the next ready trade, and the oldest that is ready or waits for a retry, has waited, in seconds.';
+COMMENT ON FUNCTION settlement._oldest_pending(bigint, timestamptz) IS 'Internal: how long the next ready trade, and the oldest that should be on its way, has waited, in seconds.';
 
 CREATE FUNCTION settlement._metric_counters()
 RETURNS TABLE (name text, kind text, value double precision, help text)
@@ -61,7 +63,7 @@ DECLARE
 BEGIN
     SELECT * INTO state FROM settlement._database_state();
     SELECT * INTO size FROM settlement._sizes();
-    SELECT * INTO oldest FROM settlement._oldest_pending(state.frontier);
+    SELECT * INTO oldest FROM settlement._oldest_pending(state.frontier, state.held_since);
     RETURN QUERY
     SELECT m.name, m.kind, m.value::double precision, m.help
     FROM (VALUES
@@ -85,9 +87,9 @@ BEGIN
             'Trades that the workers let themselves have in flight.'),
         ('queue_depth', 'gauge', size.queue, 'Trades that are ready or in flight.'),
         ('in_flight', 'gauge', coalesce(state.in_flight, 0), 'Trades in flight.'),
-        ('oldest_ready_seconds', 'gauge', coalesce(oldest.ready, 0)::numeric, 'How long the next ready trade has waited.'),
-        ('oldest_pending_seconds', 'gauge', coalesce(oldest.pending, 0)::numeric,
-            'How long the oldest trade has waited that is ready or waits for another attempt.'),
+        ('oldest_ready_seconds', 'gauge', oldest.ready::numeric, 'How long the next ready trade has waited.'),
+        ('oldest_pending_seconds', 'gauge', oldest.pending::numeric,
+            'How long the oldest trade has waited that is ready, held for a standby, or waits for another attempt.'),
         ('deferred', 'gauge', size.deferred, 'Trades that wait for an attempt, a pause or a look-up.'),
         ('deferred_paused', 'gauge', size.paused, 'Trades put aside by a pause of their symbol.'),
         ('deferred_needs_lookup', 'gauge', size.needs_lookup, 'Trades that wait for the wallet''s books.'),

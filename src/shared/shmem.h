@@ -254,7 +254,8 @@ extern DbState *shmem_database(Oid database, bool create);
 
 /*
  * The extension was dropped in this database: what is known about its queue is
- * void.  Takes settlement_shared->lock, policy_lock and hint_mutex in turn.
+ * void, and its numbers begin anew.  Takes settlement_shared->lock, policy_lock
+ * and hint_mutex in turn.
  */
 extern void shmem_forget_extension(DbState *db);
 

@@ -50,6 +50,7 @@ typedef struct Entry
 	uint64		counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];
 	Histogram	claim_size;
+	uint64		breaker_opened;
 	Oid			database;
 	uint32		unused;
 } Entry;
@@ -91,6 +92,7 @@ fill_entry(Entry *entry, DbState *db)
 		entry->counter[i] = pg_atomic_read_u64(&db->counter[i]);
 	memcpy(entry->duration, db->duration, sizeof(entry->duration));
 	entry->claim_size = db->claim_size;
+	entry->breaker_opened = db->breaker.times_opened;
 }
 
 static bool
@@ -212,6 +214,7 @@ take_entry(const Entry *entry)
 		pg_atomic_write_u64(&db->counter[i], entry->counter[i]);
 	memcpy(db->duration, entry->duration, sizeof(db->duration));
 	db->claim_size = entry->claim_size;
+	db->breaker.times_opened = entry->breaker_opened;
 }
 
 void

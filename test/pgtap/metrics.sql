@@ -32,6 +32,24 @@ SELECT is((SELECT max(le) FROM bucket WHERE name = 'claim_size_trades' AND le < 
 SELECT ok((SELECT to_timestamp(value) BETWEEN pg_postmaster_start_time() - interval '1 minute' AND clock_timestamp()
            FROM settlement.metrics WHERE name = 'stats_reset_timestamp_seconds'), 'counting began when the database was first used');
 
+-- the oldest that should be on its way
+CREATE FUNCTION pg_temp.oldest(held_since timestamptz DEFAULT NULL) RETURNS text LANGUAGE sql AS
+$$ SELECT concat_ws(' ', round(ready / 60), round(pending / 60)) FROM settlement._oldest_pending(0, held_since) $$;
+CREATE FUNCTION pg_temp.defer(reason text, age interval) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO settlement.deferred (retry_at, reason, enqueued_at, attached_id, leaf, trade_id, symbol, buyer_id, seller_id,
+                                     buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, seller_fee)
+    VALUES (now(), reason, now() - age, 0, 'pg_class', reason, 'BTC/USDT', 'b', 's', 'bo', 'so', 1, 1, 1, 0, 0) $$;
+SELECT is(pg_temp.oldest(), '0 0', 'none, when nothing waits');
+SELECT lives_ok($$ SELECT pg_temp.defer('paused', '5 hours'), pg_temp.defer('needs_lookup', '4 hours') $$, 'trades that wait for something else');
+SELECT is(pg_temp.oldest(), '0 0', 'not one that is put aside, nor one that waits for the wallet''s books');
+SELECT lives_ok($$ SELECT pg_temp.defer('retry', '10 min'), pg_temp.defer('pending', '3 min') $$, 'and for another attempt');
+SELECT is(pg_temp.oldest(), '0 10', 'the oldest of these');
+SELECT is(pg_temp.oldest(now() - interval '20 min'), '0 20', 'one that is held for a standby');
+INSERT INTO settlement.queue (enqueued_at, attached_id, leaf, trade_id, symbol, buyer_id, seller_id,
+                              buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, seller_fee)
+VALUES (now() - interval '30 min', 0, 'pg_class', 'q', 'BTC/USDT', 'b', 's', 'bo', 'so', 1, 1, 1, 0, 0);
+SELECT is(pg_temp.oldest(now() - interval '20 min'), '30 30', 'or one that is ready');
+
 -- exposition
 SELECT is(settlement._label(E'a "quote", a \\ and\na line'), E'"a \\"quote\\", a \\\\ and\\na line"', 'label values are escaped');
 CREATE TEMP TABLE line AS

@@ -16,7 +16,7 @@ my $file = 'pg_stat/settlement.stat';
 my $numbers = <<'SQL';
 SELECT string_agg(concat_ws(' ', name, labels ->> 'le', value), E'\n' ORDER BY name, labels)
 FROM settlement.metrics
-WHERE name IN ('submitted', 'settled', 'processed', 'requests', 'stats_reset_timestamp_seconds')
+WHERE name IN ('submitted', 'settled', 'processed', 'requests', 'breaker_opened', 'stats_reset_timestamp_seconds')
    OR name ~ '^(queue_wait|request|settle)_duration|^claim_size'
 SQL
 my $reset = "SELECT value FROM settlement.metrics WHERE name = 'stats_reset_timestamp_seconds'";
@@ -32,7 +32,7 @@ sub begins_at_zero
 {
 	my ($former, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is($s->sql("SELECT value FROM settlement.metrics WHERE name IN ('submitted', 'settled') GROUP BY value"), 0, $name);
+	is($s->sql("SELECT value FROM settlement.metrics WHERE name IN ('submitted', 'settled', 'breaker_opened') GROUP BY value"), 0, $name);
 	is($s->sql("SELECT sum(value) FROM settlement.metrics WHERE name LIKE '%_count' AND name NOT LIKE 'turn%'"), 0, '... histograms too');
 	is($s->sql("SELECT value > $former FROM settlement.metrics WHERE name = 'stats_reset_timestamp_seconds'"), 't', '... and it says since when');
 }
@@ -56,9 +56,11 @@ sub restart_with
 }
 
 scenario kept => sub {
+	$s->sql("SELECT settlement.breaker_open('test')");
+	$s->sql('SELECT settlement.breaker_close()');
 	settles('first');
 	my $before = $s->sql($numbers);
-	like($before, qr/^settled 20$/m, 'something is counted');
+	like($before, qr/^breaker_opened 1\n.*^settled 20\n/ms, 'something is counted');
 	$s->sql('SELECT settlement.restart_worker(slot) FROM settlement.workers');
 	$s->wait_for_workers(2);
 	is_kept($before, 'when workers are restarted');
