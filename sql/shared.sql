@@ -12,7 +12,8 @@ CREATE FUNCTION settlement._database_state(
     OUT breaker_times_opened bigint, OUT limited_until timestamptz,
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
     OUT sweep_all boolean, OUT next_due timestamptz,
-    OUT register_failures integer, OUT held_since timestamptz) RETURNS SETOF record
+    OUT register_failures integer, OUT held_since timestamptz,
+    OUT batch_refused_at timestamptz, OUT batch_refused_status integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
