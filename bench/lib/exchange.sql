@@ -34,7 +34,7 @@ DECLARE
 BEGIN
     FOREACH relation IN ARRAY ARRAY['bench.exchange', 'public.exchange'] LOOP
         FOR day IN SELECT current_date + i FROM generate_series(-27, 2) AS i LOOP
-            EXECUTE format('CREATE TABLE %s_%s PARTITION OF %1$s FOR VALUES FROM (%L) TO (%L)',
+            EXECUTE format('CREATE TABLE %1$s_%2$s PARTITION OF %1$s FOR VALUES FROM (%3$L) TO (%4$L)',
                 relation, to_char(day, 'YYYYMMDD'), day, day + 1);
         END LOOP;
     END LOOP;

@@ -69,19 +69,24 @@ until_is()	# QUERY VALUE
 
 # --------------------------------------------------------------- wallets
 
-# nginx with the fixed answer; sets NGINX_URL and nginx_pid, that of the process
-# which answers.
-start_nginx()	# NAME OF THE CONFIGURATION
+# nginx with a fixed answer, at once or after some seconds; sets NGINX_URL and
+# nginx_pid, that of the process which answers.
+start_nginx()	# NAME OF THE CONFIGURATION [SECONDS]
 {
-	local port proc
+	local port try
 	port=$(perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport')
 	sed "s|@PORT@|$port|; s|@DIR@|$work|g; s|@SECONDS@|${2-}|" "bench/lib/$1.conf" >"$work/$1.conf"
 	nginx -c "$work/$1.conf" -e "$work/$1.err"
 	NGINX_URL=http://127.0.0.1:$port
-	for proc in /proc/[0-9]*; do
-		[ "$(awk '{ print $4 }' "$proc/stat" 2>/dev/null)" != "$(<"$work/$1.pid")" ] || nginx_pid=${proc#/proc/}
+	for ((try = 0; try < 100; try++)); do
+		nginx_pid=$(awk -v parent="$(cat "$work/$1.pid" 2>/dev/null)" 'parent != "" && $4 == parent { print $1 }' /proc/[0-9]*/stat 2>/dev/null || true)
+		if [ -n "$nginx_pid" ]; then
+			wallet_pid=$nginx_pid
+			return 0
+		fi
+		sleep 0.1
 	done
-	wallet_pid=$nginx_pid
+	die "nginx has not started; see $work/$1.err"
 }
 
 # The reference wallet, with money for every user of bench.fill().
@@ -190,16 +195,19 @@ set_up_peers()
 {
 	local peer
 	NODE=$(command -v "$ROOT"/bench/peers/node_modules/node-linux-*/bin/node || command -v node || true)
+	describe_environment
 	for peer in ${peers//,/ }; do
-		[ ! -x "bench/peers/$peer/setup" ] ||
-			in_peer "bench/peers/$peer/setup" >"$work/$peer.setup" 2>&1 || { cat "$work/$peer.setup" >&2; die "could not set up $peer"; }
+		[ -x "bench/peers/$peer/setup" ] || continue
+		env "${peer_environment[@]}" "bench/peers/$peer/setup" >"$work/$peer.log" 2>&1 ||
+			{ cat "$work/$peer.log" >&2; die "could not set up $peer"; }
 	done
 }
 
-in_peer()	# COMMAND...
+# What a peer's programs find in their environment, in peer_environment.
+describe_environment()
 {
-	env PGHOST="$work/db" PGUSER=postgres PGDATABASE=postgres PSQL="$bin/psql" NODE="$NODE" NODE_ENV=production \
-		WALLET_URL="$WALLET_URL" TRADES="${trade_table-}" CONCURRENCY="${concurrency-128}" "$@"
+	peer_environment=(PGHOST="$work/db" PGUSER=postgres PGDATABASE=postgres PSQL="$bin/psql" NODE="$NODE" NODE_ENV=production
+		WALLET_URL="$WALLET_URL" TRADES="${trade_table-}" CONCURRENCY="${concurrency-128}")
 }
 
 # The table that a peer's trades are in: ours has the trigger.
@@ -219,7 +227,8 @@ start_peer()	# PEER TABLE
 	rm -f "$work/go"
 	mkfifo "$work/go"
 	exec 7<>"$work/go"
-	in_peer "bench/peers/$peer/run" <"$work/go" >"$work/$peer.log" 2>&1 7>&- &
+	describe_environment
+	env "${peer_environment[@]}" "bench/peers/$peer/run" <"$work/go" >"$work/$peer.log" 2>&1 7>&- &
 	peer_pid=$!
 	for ((try = 0; try < 300; try++)); do
 		! grep -q '^ready' "$work/$peer.log" || return 0
