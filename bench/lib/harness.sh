@@ -203,6 +203,15 @@ set_up_peers()
 	done
 }
 
+# Settlement and the hand-rolled worker, those of them that were asked for.
+by_hand()
+{
+	local name
+	for name in settlement node; do
+		[[ ,$peers, != *,$name,* ]] || echo $name
+	done
+}
+
 # What a peer's programs find in their environment, in peer_environment.
 describe_environment()
 {

@@ -7,4 +7,4 @@ set ylabel 'ms'
 set logscale xy
 set grid lc rgb '#dddddd'
 set key outside right noenhanced
-plot for [i=2:columns] data using 1:i with linespoints pt 7 ps 0.6 lw 2 dt (i % 2 ? 2 : 1) lc ((i) / 2) title columnheader(i)
+plot for [i=2:columns] data using 1:i with linespoints pt 7 ps 0.6 lw 2 dt 1+i%2 lc i/2 title columnheader(i)

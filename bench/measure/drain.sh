@@ -62,12 +62,3 @@ measure_drain()
 		drain_in_turn "exchange-$fillfactor" exchange $(by_hand)
 	done
 }
-
-# Settlement and the hand-rolled worker, those of them that were asked for.
-by_hand()
-{
-	local name
-	for name in settlement node; do
-		[[ ,$peers, != *,$name,* ]] || echo $name
-	done
-}
