@@ -11,9 +11,10 @@ slow_drain()	# RUN PEER IN FLIGHT
 	concurrency=$3
 	[ "$2" != settlement ] || set_to concurrency "$3"
 	start_peer "$2" "$table"
+	start_measuring
 	let_peer_begin
 	await_settled "$table"
-	figure concurrency "$3" "$2" memory "$1" "$(divide "$(memory_of_workers)" 1024 1)"
+	stop_measuring concurrency "$3" "$2" "$1" $(($3 * 80))
 	stop_peer
 	figure concurrency "$3" "$2" rate "$1" "$(middle_rate_of "$table")"
 }
