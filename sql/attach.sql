@@ -4,7 +4,7 @@
 
 CREATE FUNCTION settlement.enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'settlement_enqueue' LANGUAGE c;
-COMMENT ON FUNCTION settlement.enqueue() IS 'Trigger of attached tables: puts a new PENDING trade into the queue in the same transaction.  Never fails the INSERT because of what the trade holds: an invalid one goes to the DLQ.';
+COMMENT ON FUNCTION settlement.enqueue() IS 'Trigger of attached tables: puts a new PENDING trade into the queue in the same transaction.  Never fails the INSERT because of what the trade holds: an invalid one goes to the DLQ.  A DELETE it only notes, so that a row that moves to another partition is not queued twice.';
 
 CREATE FUNCTION settlement._enqueue_row(leaf regclass, trade tid) RETURNS boolean
     AS 'MODULE_PATHNAME', 'settlement_enqueue_row' LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE;
@@ -528,7 +528,7 @@ BEGIN
     PERFORM settlement._check_no_column_twice(mapping);
     mapping := settlement._add_columns(relation, mapping);
     id := settlement._register(relation, mapping, key_columns, source);
-    EXECUTE format('CREATE TRIGGER settlement_enqueue AFTER INSERT ON %s
+    EXECUTE format('CREATE TRIGGER settlement_enqueue AFTER INSERT OR DELETE ON %s
                     FOR EACH ROW EXECUTE FUNCTION settlement.enqueue()', relation);
     PERFORM settlement._allow_partitions(relation);
     INSERT INTO settlement.audit_log (act, attached_id, details)

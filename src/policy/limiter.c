@@ -3,7 +3,7 @@
  *	  Token bucket, hold and ramp.
  *
  * Keeps true: over any stretch of t seconds at most burst + rate * t requests
- * start; nothing starts during a hold; a hold ends at the latest
+ * start, but for those that limiter_owe is told of, which count later; nothing starts during a hold; a hold ends at the latest
  * RETRY_AFTER_MAX_MS after the last word that made it; on the ramp at most one
  * request, two per good answer and one per RAMP_STEP_MS start.
  * The struct is in shared memory; the caller holds its lock.  Pure otherwise.
@@ -138,6 +138,15 @@ limiter_take(Limiter *l, double rate, int want, int64_t now_us)
 	l->tokens -= want;
 	ramp_take(l, want);
 	return want;
+}
+
+void
+limiter_owe(Limiter *l, double rate, int n, int64_t now_us)
+{
+	if (!is_limited(rate))
+		return;
+	l->tokens = tokens_at(l, rate, now_us) - n;
+	l->filled_at_us = now_us;
 }
 
 void

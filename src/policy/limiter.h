@@ -37,6 +37,12 @@ extern int	limiter_take(Limiter *l, double rate, int want, int64_t now_us);
 extern void limiter_return(Limiter *l, int unused);
 
 /*
+ * n requests start that did not ask (the caller saw to it that there is no hold):
+ * what they take is missed by the next ones, so that the rate is kept in the end.
+ */
+extern void limiter_owe(Limiter *l, double rate, int n, int64_t now_us);
+
+/*
  * The wallet said "slow down": nothing starts before Retry-After (> 0, clamped
  * to RETRY_AFTER_MAX_MS), or, without one (or with 0), for a hold that doubles from 100 ms
  * to 5 s while it goes on.  limiter_relax is called for each good answer.

@@ -24,6 +24,7 @@
 #include "queue/decision.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/key.h"
 #include "queue/pauses.h"
 #include "queue/statement.h"
@@ -51,16 +52,22 @@ static Statement defer_aside = {
 };
 
 /*
- * A trade that also waits elsewhere was enqueued twice (row movement, a
- * restore): what waits there carries its facts, so this row goes.
+ * A trade that also waits elsewhere was enqueued twice (its row deleted and
+ * inserted again, a restore): this row goes, if what waits there has its facts:
+ * was sent no later, and may have been executed if this one may.  Else it goes on,
+ * under the same key.
  */
 static Statement find_duplicates = {
-	"SELECT c.i FROM unnest($1::int4[], $2::text[]) WITH ORDINALITY AS c(a, t, i) "
-	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
-	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a) "
+	"SELECT c.i FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::bool[]) WITH ORDINALITY AS c(a, t, sent, maybe, i) "
+	"WHERE EXISTS (SELECT FROM settlement.deferred d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND (d.maybe_executed OR d.lookup_first OR NOT c.maybe)) "
+	"OR EXISTS (SELECT FROM settlement.dlq d WHERE d.trade_id = c.t AND d.attached_id = c.a "
+	"AND (c.sent IS NULL OR d.first_sent_at <= c.sent) "
+	"AND NOT (d.safe_to_discard AND c.maybe)) "
 	"OR EXISTS (SELECT FROM settlement.unapplied u WHERE u.trade_id = c.t AND u.attached_id = c.a "
 	"AND u.status = 'SETTLED')",
-	2, {INT4ARRAYOID, TEXTARRAYOID}
+	4, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID}
 };
 
 static Statement delete_rows = {
@@ -75,16 +82,6 @@ static Statement insert_claim = {
 	7, {INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, INT8OID}
 };
 
-static Statement delete_claims = {
-	"DELETE FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) RETURNING token",
-	2, {INT8OID, INT8ARRAYOID}
-};
-
-static Statement lock_claims = {
-	"SELECT token FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) FOR UPDATE",
-	2, {INT8OID, INT8ARRAYOID}
-};
-
 static bool
 is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 {
@@ -96,19 +93,21 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 
 /*
  * The wallet may have forgotten the key while the row waited here, behind a
- * pause or an outage: it must not be sent again without a look-up.
+ * pause or an outage.  Few rows have been sent before, and the rest of a row is
+ * dear to come by.
  */
 static bool
 is_expired(TupleTableSlot *row)
 {
 	bool		isnull;
+	bool		lookup_first;
 	Datum		first_sent;
 
-	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)) ||
-		DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull)))
+	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)))
 		return false;
+	lookup_first = DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull));
 	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
-	return !isnull && past_idempotency_window(DatumGetTimestampTz(first_sent));
+	return may_be_forgotten(true, lookup_first, isnull ? 0 : DatumGetTimestampTz(first_sent));
 }
 
 static RowVerdict
@@ -169,7 +168,9 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 {
 	int		   *attached = palloc(sizeof(int) * claim->n);
 	const char **ids = palloc(sizeof(char *) * claim->n);
-	Datum		values[2];
+	TimestampTz *sent = palloc(sizeof(TimestampTz) * claim->n);
+	bool	   *maybe = palloc(sizeof(bool) * claim->n);
+	Datum		values[4];
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
 
@@ -177,9 +178,13 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 	{
 		attached[i] = claim->flights[i]->attached_id;
 		ids[i] = claim->flights[i]->wire.trade_id;
+		sent[i] = claim->flights[i]->first_sent_at;
+		maybe[i] = claim->flights[i]->maybe_executed;
 	}
 	values[0] = int4_array(attached, claim->n);
 	values[1] = text_array(ids, claim->n);
+	values[2] = time_array(sent, claim->n);
+	values[3] = bool_array(maybe, claim->n);
 	statement_run(&find_duplicates, values);
 	if (SPI_processed == 0)
 		return;
@@ -269,7 +274,7 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	frontier_forget(slot, claim->outgoing, claim->n_outgoing);
+	in_flight_forget(slot, claim->outgoing, claim->n_outgoing);
 	pg_atomic_fetch_sub_u64(&db->depth_change, claim->n_outgoing);
 	shmem_count(db, COUNT_DUPLICATES, claim->n_duplicates);
 	/* rows put aside may fall due before any other */
@@ -304,43 +309,4 @@ claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim)
 		ids[n++] = claim->outgoing[i];
 	frontier_give_back(db, slot, ids, n);
 	pfree(ids);
-}
-
-/* Marks as lost those whose rows the statement does not return. */
-static void
-find_claims(Statement *statement, OpenClaim **claims, int n)
-{
-	int64	   *tokens = palloc(sizeof(int64) * Max(n, 1));
-	Datum		values[2];
-
-	for (int i = 0; i < n; i++)
-	{
-		tokens[i] = claims[i]->token;
-		claims[i]->lost = true;
-	}
-	values[0] = Int64GetDatum((int64) settlement_shared->boot);
-	values[1] = int8_array(tokens, n);
-	SPI_connect();
-	statement_run(statement, values);
-	for (uint64 r = 0; r < SPI_processed; r++)
-	{
-		int64		token = result_int8(r, 1);
-
-		for (int i = 0; i < n; i++)
-			if (claims[i]->token == token)
-				claims[i]->lost = false;
-	}
-	SPI_finish();
-}
-
-void
-claim_recheck(OpenClaim **claims, int n)
-{
-	find_claims(&lock_claims, claims, n);
-}
-
-void
-claim_withdraw(OpenClaim **claims, int n)
-{
-	find_claims(&delete_claims, claims, n);
 }

@@ -33,17 +33,4 @@ extern void claim_committed(DbState *db, int slot, FlightPool *pool, Claim *clai
 /* The transaction aborted: its trades can be claimed again. */
 extern void claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim);
 
-/*
- * Does the claim of these flights still stand?  For a worker that may have been
- * frozen; in a transaction of the caller's.  Marks claims that are lost.
- */
-extern void claim_recheck(OpenClaim **claims, int n);
-
-/*
- * Nothing of these claims was sent, and nothing will be: their rows go, and once
- * the caller's transaction has committed the trades are ready as before.  Marks
- * claims that are lost.
- */
-extern void claim_withdraw(OpenClaim **claims, int n);
-
 #endif

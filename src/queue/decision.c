@@ -39,6 +39,12 @@ past_idempotency_window(TimestampTz first_sent_at)
 	return now - first_sent_at > (int64) settlement_idempotency_window * USECS_PER_SEC;
 }
 
+bool
+may_be_forgotten(bool maybe_executed, bool lookup_first, TimestampTz first_sent_at)
+{
+	return maybe_executed && !lookup_first && past_idempotency_window(first_sent_at);
+}
+
 static TimestampTz
 retry_time(const TradeFlight *flight, double random)
 {
@@ -132,9 +138,11 @@ decide_lookup(Decision *d, const TradeFlight *flight, double random)
 			d->lookup_first = true;
 			break;
 		case LOOKUP_UNKNOWN_KEY:
-			/* past the window: the wallet may have forgotten, do not resend */
+			/* not sent right after it (sender.c): ask again before it is */
 			defer(d, flight, "needs_lookup", random);
-			d->retry_at = flight->answered_at + LOOKUP_RETRY_MS * 1000;
+			/* past the window the wallet may have forgotten, and will not remember */
+			if (past_idempotency_window(flight->first_sent_at))
+				d->retry_at = flight->answered_at + LOOKUP_RETRY_MS * 1000;
 			d->lookup_first = true;
 			d->chargeable = false;
 			break;

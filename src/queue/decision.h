@@ -37,4 +37,11 @@ extern Decision decide(const TradeFlight *flight, bool rejection_is_final,
 /* Is the trade past the time for which the wallet remembers its key?  Asks the clock. */
 extern bool past_idempotency_window(TimestampTz first_sent_at);
 
+/*
+ * Must a trade with these facts not be sent, since the wallet may have forgotten
+ * its key?  One that is looked up first is not sent before that.
+ */
+extern bool may_be_forgotten(bool maybe_executed, bool lookup_first,
+							 TimestampTz first_sent_at);
+
 #endif

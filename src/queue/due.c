@@ -18,9 +18,9 @@
  *
  * Times in these rows are of the wall clock, which people set.  Waiting counts
  * towards pending_timeout only as far as it was meant, so that a clock set forward
- * adds nothing; what a clock set back would let wait is made due by
- * due_clock_set_back(); the idempotency window is measured by clock_latest(), and
- * a first send ahead even of that becomes -infinity, so that it stays passed.
+ * adds nothing; what a clock set back would let wait is made due by bring_back.c;
+ * the idempotency window is measured by clock_latest(), and a first send ahead even
+ * of that becomes -infinity, so that it stays passed.
  */
 #include "postgres.h"
 
@@ -106,18 +106,6 @@ static Statement move_due = {
 	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
 	14, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
 	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID}
-};
-
-/*
- * Waits for a time that a clock ahead of ours has written.  A pause has an end of
- * somebody's choice, and a redrive that is spread over time bears no such time.
- */
-static Statement bring_back = {
-	"WITH r AS (SELECT id FROM settlement.deferred"
-	"  WHERE retry_at > $2 AND retry_at < 'infinity' AND reason <> 'paused'"
-	"  AND GREATEST(last_sent_at, first_sent_at, enqueued_at) > $2 LIMIT $3 FOR UPDATE SKIP LOCKED) "
-	"UPDATE settlement.deferred d SET retry_at = $1 FROM r WHERE d.id = r.id",
-	3, {TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
 };
 
 static Statement next_due = {
@@ -263,23 +251,6 @@ due_move(DbState *db, int max, Due *due)
 	SPI_finish();
 	if (none)
 		put_off(db, now);
-}
-
-int
-due_clock_set_back(int max)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[3];
-	int			n;
-
-	values[0] = TimestampTzGetDatum(now);
-	values[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, CLOCK_TOLERANCE_MS));
-	values[2] = Int32GetDatum(max);
-	SPI_connect();
-	statement_run(&bring_back, values);
-	n = (int) SPI_processed;
-	SPI_finish();
-	return n;
 }
 
 void

@@ -22,12 +22,6 @@ typedef struct Due
  */
 extern void due_move(DbState *db, int max, Due *due);
 
-/*
- * After the clock was set back: up to max rows that would wait for a time of the
- * former clock are due now.  In a transaction; returns how many.
- */
-extern int	due_clock_set_back(int max);
-
 extern void due_committed(DbState *db, const Due *due);
 
 /*

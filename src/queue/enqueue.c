@@ -7,7 +7,8 @@
  * goes to the DLQ, and to unapplied, since an AFTER trigger cannot write FAILED
  * to its row.  Rows are formed here from built-in types and inserted below
  * privileges, so that the engine needs INSERT on its table and nothing else and
- * no code of a user runs with more rights than the user's.
+ * no code of a user runs with more rights than the user's.  A row that is deleted
+ * and inserted again in one transaction is not enqueued twice (moved.c).
  *
  * Takes ROW EXCLUSIVE on the tables it inserts into, to the end of the
  * transaction, as INSERT does.  Indexes of queue must have neither expressions
@@ -34,6 +35,7 @@
 #include "queue/attachment.h"
 #include "queue/catalog.h"
 #include "queue/facts.h"
+#include "queue/moved.h"
 #include "queue/trade.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
@@ -269,29 +271,40 @@ require_attachment(Relation rel)
 	return a;
 }
 
-/* The trigger: AFTER INSERT FOR EACH ROW. */
-Datum
-settlement_enqueue(PG_FUNCTION_ARGS)
+/* A DELETE never fails here: there may be nothing to know of the row. */
+static void
+note_deleted(TriggerData *data)
 {
-	TriggerData *data = (TriggerData *) fcinfo->context;
-	const Attachment *a;
+	const Attachment *a = attachment_of(data->tg_relation);
+	Trade		trade;
+
+	if (a == NULL || !trade_is_pending(a, data->tg_trigslot))
+		return;
+	trade_read(a, data->tg_trigslot, &trade);
+	if (trade.present[COLUMN_TRADE_ID])
+		moved_note_deleted(trade.attached_id, DatumGetTextPP(trade.value[COLUMN_TRADE_ID]));
+}
+
+/* Was it enqueued before, and its row only moves? */
+static bool
+is_moved(const Trade *trade)
+{
+	return trade->present[COLUMN_TRADE_ID] &&
+		moved_was_deleted(trade->attached_id, DatumGetTextPP(trade->value[COLUMN_TRADE_ID]));
+}
+
+static void
+enqueue_new(TriggerData *data)
+{
+	const Attachment *a = require_attachment(data->tg_relation);
 	const SettlementCatalog *catalog;
 	Trade		trade;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_AFTER(data->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
-		!TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be fired AFTER INSERT FOR EACH ROW",
-						"settlement.enqueue")));
-
-	a = require_attachment(data->tg_relation);
 	if (!trade_is_pending(a, data->tg_trigslot))
-		return PointerGetDatum(NULL);
-
+		return;
 	trade_read(a, data->tg_trigslot, &trade);
+	if (is_moved(&trade))
+		return;
 	catalog = settlement_catalog(false);
 	if (trade.problem != NULL)
 		write_dead(catalog, &trade, "invalid_trade", trade.problem);
@@ -299,6 +312,27 @@ settlement_enqueue(PG_FUNCTION_ARGS)
 		write_queue_full(catalog, &trade);
 	else
 		write_queue(catalog, &trade);
+}
+
+/* The trigger: AFTER INSERT OR DELETE FOR EACH ROW. */
+Datum
+settlement_enqueue(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(data->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		!(TRIGGER_FIRED_BY_INSERT(data->tg_event) || TRIGGER_FIRED_BY_DELETE(data->tg_event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be fired AFTER INSERT OR DELETE FOR EACH ROW",
+						"settlement.enqueue")));
+
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		note_deleted(data);
+	else
+		enqueue_new(data);
 	return PointerGetDatum(NULL);
 }
 

@@ -12,20 +12,11 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "queue/claims.h"
 #include "queue/ending.h"
 #include "queue/facts.h"
 #include "queue/remove.h"
 #include "queue/statement.h"
-
-static Statement finish_claims = {
-	"DELETE FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) RETURNING token",
-	2, {INT8OID, INT8ARRAYOID}
-};
-
-static Statement lock_claims = {
-	"SELECT token FROM settlement.claims WHERE boot = $1 AND token = ANY ($2) FOR UPDATE",
-	2, {INT8OID, INT8ARRAYOID}
-};
 
 #define MOVED_FACTS \
 	"enqueued_at, attached_id, leaf, r_attempts, generation, charged, crashes, " \
@@ -67,34 +58,19 @@ static Statement move_to_deferred = {
 
 /* ---------------------------------------------------------------- claims */
 
-/* Mark the claims whose tokens the last statement returned. */
-static void
-mark_held(OpenClaim **claims, int n)
-{
-	for (uint64 r = 0; r < SPI_processed; r++)
-	{
-		int64		token = result_int8(r, 1);
-
-		for (int i = 0; i < n; i++)
-			if (claims[i]->token == token)
-				claims[i]->lost = false;
-	}
-}
-
 /*
  * Lock the claims rows of these endings, or delete those whose last trades they
- * are.  A claim that has no row any more was taken over.
+ * are.
  */
 static void
 hold_claims(Ending *endings, int n)
 {
 	OpenClaim **claims = palloc(sizeof(OpenClaim *) * n);
-	int64	   *full = palloc(sizeof(int64) * n);
-	int64	   *partial = palloc(sizeof(int64) * n);
+	OpenClaim **full = palloc(sizeof(OpenClaim *) * n);
+	OpenClaim **partial = palloc(sizeof(OpenClaim *) * n);
 	int			n_claims = 0;
 	int			n_full = 0;
 	int			n_partial = 0;
-	Datum		values[2];
 
 	for (int i = 0; i < n; i++)
 		if (endings[i].flight->claim->finishing++ == 0)
@@ -102,24 +78,12 @@ hold_claims(Ending *endings, int n)
 	for (int i = 0; i < n_claims; i++)
 	{
 		if (claims[i]->finishing == claims[i]->remaining)
-			full[n_full++] = claims[i]->token;
+			full[n_full++] = claims[i];
 		else
-			partial[n_partial++] = claims[i]->token;
-		claims[i]->lost = true;
+			partial[n_partial++] = claims[i];
 	}
-	values[0] = Int64GetDatum((int64) settlement_shared->boot);
-	if (n_full > 0)
-	{
-		values[1] = int8_array(full, n_full);
-		statement_run(&finish_claims, values);
-		mark_held(claims, n_claims);
-	}
-	if (n_partial > 0)
-	{
-		values[1] = int8_array(partial, n_partial);
-		statement_run(&lock_claims, values);
-		mark_held(claims, n_claims);
-	}
+	claims_delete(full, n_full);
+	claims_lock(partial, n_partial);
 }
 
 /* ------------------------------------------------------------------ moves */

@@ -21,7 +21,7 @@
 #include "queue/apply.h"
 #include "queue/discrepancy.h"
 #include "queue/ending.h"
-#include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/key.h"
 #include "queue/late.h"
 #include "queue/unapplied.h"
@@ -80,8 +80,8 @@ write_trade_rows(Finish *finish, Ending *endings)
 		finish->n_unapplied += unapplied_record(rows, n, NULL);
 	else if (apply_batch_safely(rows, n, &error))
 	{
-		keep_unapplied(finish, rows, n);
 		discrepancies_record(rows, n);
+		keep_unapplied(finish, rows, n);	/* moves them up */
 	}
 	else
 		finish->n_unapplied += unapplied_record(rows, n, NULL);
@@ -241,7 +241,7 @@ finish_committed(DbState *db, int slot_index, FlightPool *pool, Finish *finish)
 		release_claim(finish->flights[i]->claim);
 		flight_release(pool, finish->flights[i]);
 	}
-	frontier_forget(slot_index, ids, finish->n);
+	in_flight_forget(slot_index, ids, finish->n);
 	pg_atomic_fetch_sub_u64(&db->depth_change, finish->n_removed);
 	shmem_count(db, COUNT_SETTLED, finish->n_settled);
 	shmem_count(db, COUNT_FAILED, finish->n_dead);

@@ -44,8 +44,9 @@
 #include "queue/catalog.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
+#include "queue/marks.h"
 
-#define MARK_INTERVAL_MS	1000
 #define SWEEP_WIDTH			20000	/* ids looked at per piece of a sweep */
 #define STALE_CLAIMER_MS	15000	/* a scan lasts microseconds */
 #define MAX_PASSED			20000	/* rows left for later by one part of a scan */
@@ -77,15 +78,6 @@ typedef struct Scan
 	IdRange		passed;			/* by this scan; empty when lo > hi */
 	int64		passed_next;	/* where the next one reads on */
 } Scan;
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
-}
 
 /* ------------------------------------------------------ the right to scan */
 
@@ -142,115 +134,6 @@ drop_right(DbState *db, int slot)
 	SpinLockRelease(&db->hint_mutex);
 }
 
-/* --------------------------------------------------------------- flights */
-
-/* Ids in flight in any worker of this database, sorted. */
-static void
-read_flights(Scan *scan)
-{
-	int			index = shmem_db_index(scan->db);
-	int			n = 0;
-	int			room = 0;
-
-	/* only the holder of the right to scan, this worker, adds flights */
-	for (int i = 0; i < settlement_shared->n_slots; i++)
-		if (settlement_shared->slots[i].db == index)
-			room += settlement_shared->slots[i].n_flights;
-	scan->in_flight = palloc(sizeof(int64) * Max(room, 1));
-	for (int i = 0; i < settlement_shared->n_slots; i++)
-	{
-		WorkerSlot *slot = &settlement_shared->slots[i];
-
-		if (slot->db != index)
-			continue;
-		SpinLockAcquire(&slot->mutex);
-		for (int f = 0; f < slot->n_flights && n < room; f++)
-			scan->in_flight[n++] = slot->flights[f].queue_id;
-		SpinLockRelease(&slot->mutex);
-	}
-	qsort(scan->in_flight, n, sizeof(int64), compare_ids);
-	scan->n_in_flight = n;
-}
-
-/* In flight, or taken by an earlier part of this scan. */
-static bool
-is_in_flight(const Scan *scan, int64 id)
-{
-	return bsearch(&id, scan->in_flight, scan->n_in_flight, sizeof(int64),
-				   compare_ids) != NULL ||
-		bsearch(&id, scan->taken, scan->n_taken_before, sizeof(int64),
-				compare_ids) != NULL;
-}
-
-static void
-add_flights(int slot_index, const int64 *ids, int n)
-{
-	WorkerSlot *slot = &settlement_shared->slots[slot_index];
-	TimestampTz now = GetCurrentTimestamp();
-
-	SpinLockAcquire(&slot->mutex);
-	for (int i = 0; i < n; i++)
-	{
-		Flight	   *flight = &slot->flights[slot->n_flights];
-
-		Assert(slot->n_flights < MAX_CONCURRENCY);
-		flight->queue_id = ids[i];
-		flight->since = now;
-		flight->phase = PHASE_PREPARED;
-		slot->n_flights++;
-	}
-	SpinLockRelease(&slot->mutex);
-}
-
-/* A sorted copy, for bsearch under the mutex. */
-static int64 *
-sort_ids(const int64 *ids, int n)
-{
-	int64	   *sorted = palloc(sizeof(int64) * Max(n, 1));
-
-	memcpy(sorted, ids, sizeof(int64) * n);
-	qsort(sorted, n, sizeof(int64), compare_ids);
-	return sorted;
-}
-
-void
-frontier_forget(int slot_index, const int64 *ids, int n)
-{
-	WorkerSlot *slot = &settlement_shared->slots[slot_index];
-	int64	   *sorted;
-	int			kept = 0;
-
-	if (n == 0)
-		return;
-	sorted = sort_ids(ids, n);
-	SpinLockAcquire(&slot->mutex);
-	for (int f = 0; f < slot->n_flights; f++)
-		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
-					compare_ids) == NULL)
-			slot->flights[kept++] = slot->flights[f];
-	slot->n_flights = kept;
-	SpinLockRelease(&slot->mutex);
-	pfree(sorted);
-}
-
-void
-frontier_set_phase(int slot_index, const int64 *ids, int n, uint8 phase)
-{
-	WorkerSlot *slot = &settlement_shared->slots[slot_index];
-	int64	   *sorted;
-
-	if (n == 0)
-		return;
-	sorted = sort_ids(ids, n);
-	SpinLockAcquire(&slot->mutex);
-	for (int f = 0; f < slot->n_flights; f++)
-		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
-					compare_ids) != NULL)
-			slot->flights[f].phase = phase;
-	SpinLockRelease(&slot->mutex);
-	pfree(sorted);
-}
-
 /* ---------------------------------------------------------- late ranges */
 
 /* Caller holds hint_mutex. */
@@ -297,108 +180,17 @@ frontier_rescan(DbState *db)
 	shmem_wake_worker(db);
 }
 
-/* ----------------------------------------------------------------- marks */
-
-/* An id was handed out: which stretch does it belong to?  Under hint_mutex. */
-static void
-count_claimed(DbState *db, int64 id)
-{
-	if (id <= db->safe)
-		return;
-	for (int i = 0; i < db->n_marks; i++)
-		if (id <= db->marks[i].id_hi)
-		{
-			db->marks[i].claimed++;
-			return;
-		}
-	db->open_claimed++;
-}
-
-/*
- * ... and given back: it will be counted once more.  Too few only cost a sweep,
- * too many would hide a hole.  Under hint_mutex.
- */
-static void
-count_returned(DbState *db, int64 id)
-{
-	if (id <= db->safe)
-		return;
-	for (int i = 0; i < db->n_marks; i++)
-		if (id <= db->marks[i].id_hi)
-		{
-			db->marks[i].claimed--;
-			return;
-		}
-	db->open_claimed--;
-}
-
-static int64
-last_mark(const DbState *db)
-{
-	return db->n_marks > 0 ? db->marks[db->n_marks - 1].id_hi : db->safe;
-}
-
-/*
- * Close the stretch behind the last mark.  next_xid was read after the frontier
- * was: every id up to there belongs to an older transaction.
- */
-static void
-set_mark(DbState *db, FullTransactionId next_xid, TimestampTz now)
-{
-	ScanMark   *mark;
-
-	if (db->frontier <= last_mark(db) ||
-		!TimestampDifferenceExceeds(db->marked_at, now, MARK_INTERVAL_MS))
-		return;
-	if (db->n_marks == MAX_SCAN_MARKS)
-	{
-		/* one old transaction holds them all up: join the two oldest */
-		db->marks[1].claimed += db->marks[0].claimed;
-		memmove(&db->marks[0], &db->marks[1],
-				sizeof(ScanMark) * (MAX_SCAN_MARKS - 1));
-		db->n_marks--;
-	}
-	mark = &db->marks[db->n_marks++];
-	mark->id_hi = db->frontier;
-	mark->xid = U64FromFullTransactionId(next_xid);
-	mark->claimed = db->open_claimed;
-	db->open_claimed = 0;
-	db->marked_at = now;
-}
-
-/* Stretches that are decided: pass them, or sweep the first that has holes. */
-static void
-decide_marks(DbState *db, TransactionId xmin)
-{
-	while (db->n_marks > 0 && db->sweep_next > db->sweep_end)
-	{
-		ScanMark	mark = db->marks[0];
-
-		if (!TransactionIdFollowsOrEquals(xmin,
-										  XidFromFullTransactionId(FullTransactionIdFromU64(mark.xid))))
-			break;
-		if (mark.claimed < mark.id_hi - db->safe)
-		{
-			db->sweep_next = db->safe + 1;
-			db->sweep_end = mark.id_hi;
-		}
-		db->safe = mark.id_hi;
-		db->n_marks--;
-		memmove(&db->marks[0], &db->marks[1], sizeof(ScanMark) * db->n_marks);
-	}
-}
-
 void
 frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
 {
 	drop_right(db, slot);
 	/* until here nobody else would have claimed them */
-	frontier_forget(slot, ids, n);
+	in_flight_forget(slot, ids, n);
 	for (int i = 0; i < n; i++)
 	{
 		SpinLockAcquire(&db->hint_mutex);
 		push_late(db, ids[i], ids[i]);
-		count_returned(db, ids[i]);
+		marks_count_returned(db, ids[i]);
 		SpinLockRelease(&db->hint_mutex);
 	}
 	/* the scan may have died between raising the bound and lowering it */
@@ -444,6 +236,16 @@ show_row(Scan *scan, int64 id)
 	else
 		scan->taken[scan->n_taken++] = id;
 	return true;
+}
+
+/* In flight, or taken by an earlier part of this scan. */
+static bool
+is_in_flight(const Scan *scan, int64 id)
+{
+	return bsearch(&id, scan->in_flight, scan->n_in_flight, sizeof(int64),
+				   compare_ids) != NULL ||
+		bsearch(&id, scan->taken, scan->n_taken_before, sizeof(int64),
+				compare_ids) != NULL;
 }
 
 /* Show rows with lo <= id <= hi.  Returns the last id looked at, or hi. */
@@ -531,7 +333,7 @@ scan_sweep(Scan *scan)
 		db->sweep_next = db->safe + 1;
 		db->sweep_end = db->frontier;
 	}
-	decide_marks(db, scan->snapshot->xmin);
+	marks_decide(db, scan->snapshot->xmin);
 	lo = db->sweep_next;
 	hi = Min(db->sweep_end, lo + SWEEP_WIDTH - 1);
 	SpinLockRelease(&db->hint_mutex);
@@ -601,7 +403,7 @@ hand_out(Scan *scan)
 	FullTransactionId next_xid;
 	bool		lost;
 
-	add_flights(scan->slot, scan->taken, scan->n_taken);
+	in_flight_add(scan->slot, scan->taken, scan->n_taken);
 	next_xid = ReadNextFullTransactionId();
 
 	SpinLockAcquire(&db->hint_mutex);
@@ -609,10 +411,10 @@ hand_out(Scan *scan)
 	if (!lost)
 	{
 		/* the old frontier was passed before next_xid was read */
-		set_mark(db, next_xid, GetCurrentTransactionStartTimestamp());
+		marks_set(db, next_xid, GetCurrentTransactionStartTimestamp());
 		db->frontier = scan->frontier;
 		for (int i = 0; i < scan->n_taken; i++)
-			count_claimed(db, scan->taken[i]);
+			marks_count_claimed(db, scan->taken[i]);
 		note_passed(scan);
 		pg_atomic_write_u64(&db->scan_bound, db->frontier);
 		db->claimer = -1;
@@ -622,7 +424,7 @@ hand_out(Scan *scan)
 	SpinLockRelease(&db->hint_mutex);
 	if (lost)
 	{
-		frontier_forget(scan->slot, scan->taken, scan->n_taken);
+		in_flight_forget(scan->slot, scan->taken, scan->n_taken);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this worker was too slow to claim and another took over")));
@@ -666,7 +468,7 @@ frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg, bool *busy)
 	open_scan(&scan);
 	n_late = take_late(db, late);
 	scan.frontier = db->frontier;	/* only the holder of the right moves it */
-	read_flights(&scan);
+	scan.in_flight = in_flight_read(db, &scan.n_in_flight);
 
 	pg_atomic_write_u64(&db->scan_bound, PG_INT64_MAX);
 	pg_memory_barrier();

@@ -37,9 +37,6 @@ extern bool frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg,
  */
 extern void frontier_give_back(DbState *db, int slot, const int64 *ids, int n);
 
-/* These rows are out of the queue (committed) or handed on: forget them. */
-extern void frontier_forget(int slot, const int64 *ids, int n);
-
 /* Is there anything that a scan could find now, as far as known? */
 extern bool frontier_has_work(DbState *db);
 
@@ -57,8 +54,5 @@ extern void frontier_sweep_undecided(DbState *db);
 
 /* Look at everything again, from the first id. */
 extern void frontier_rescan(DbState *db);
-
-/* How far these flights are, for the in_flight view. */
-extern void frontier_set_phase(int slot, const int64 *ids, int n, uint8 phase);
 
 #endif

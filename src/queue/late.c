@@ -23,15 +23,26 @@
  */
 #define LOOKS		3
 
-/* The queue has no index by trade id: it is read through once for all of them. */
+/*
+ * The queue has no index by trade id, and may hold millions.  What was put back in
+ * line has a later id than it had then, and lies near the tail; so many rows from
+ * there are looked at.  One that lies further back is dropped by its claim while
+ * its outcome waits in unapplied; else the same key is sent, and gets the answer
+ * that it got before.
+ */
+#define NEAR_TAIL	20000
+
+/* $1, $2 the trades  $3 the first id that one of them had */
 static Statement remove_everywhere = {
 	"WITH c AS (SELECT * FROM unnest($1::int4[], $2::text[]) AS c(a, t)), "
-	"q AS (DELETE FROM settlement.queue q WHERE q.trade_id = ANY ($2) "
-	"AND EXISTS (SELECT FROM c WHERE c.t = q.trade_id AND c.a = q.attached_id) RETURNING 1), "
+	"n AS (SELECT n.id FROM (SELECT id, attached_id, trade_id FROM settlement.queue "
+	"WHERE id >= $3 ORDER BY id DESC LIMIT " CppAsString2(NEAR_TAIL) ") n "
+	"WHERE n.trade_id = ANY ($2) AND EXISTS (SELECT FROM c WHERE c.t = n.trade_id AND c.a = n.attached_id)), "
+	"q AS (DELETE FROM settlement.queue q USING n WHERE q.id = n.id RETURNING 1), "
 	"f AS (DELETE FROM settlement.deferred f USING c WHERE f.trade_id = c.t AND f.attached_id = c.a), "
 	"d AS (DELETE FROM settlement.dlq d USING c WHERE d.trade_id = c.t AND d.attached_id = c.a) "
 	"SELECT pg_catalog.count(*) FROM q",
-	2, {INT4ARRAYOID, TEXTARRAYOID}
+	3, {INT4ARRAYOID, TEXTARRAYOID, INT8OID}
 };
 
 /* $4: when it was sent.  Ahead of now the clock was set back since: any act counts. */
@@ -76,8 +87,9 @@ late_settlements(TradeFlight *const *flights, int n)
 {
 	int		   *attached = palloc(sizeof(int) * Max(n, 1));
 	const char **ids = palloc(sizeof(char *) * Max(n, 1));
+	int64		first_id = PG_INT64_MAX;
 	int64		from_queue = 0;
-	Datum		values[2];
+	Datum		values[3];
 
 	if (n == 0)
 		return 0;
@@ -85,9 +97,11 @@ late_settlements(TradeFlight *const *flights, int n)
 	{
 		attached[i] = flights[i]->attached_id;
 		ids[i] = flights[i]->wire.trade_id;
+		first_id = Min(first_id, flights[i]->queue_id);
 	}
 	values[0] = int4_array(attached, n);
 	values[1] = text_array(ids, n);
+	values[2] = Int64GetDatum(first_id);
 	for (int look = 0; look < LOOKS; look++)
 	{
 		statement_run(&remove_everywhere, values);

@@ -9,9 +9,9 @@
 
 /*
  * In the present transaction, SPI connected: SETTLED wins over everything.  The
- * trades leave queue, deferred and DLQ; for one that had been resolved otherwise
- * or purged, a row in discrepancies says so.  Returns how many rows left the
- * queue.
+ * trades leave deferred, DLQ and queue, as far as they are found near its tail; for
+ * one that had been resolved otherwise or purged, a row in discrepancies says so.
+ * Returns how many rows left the queue.
  */
 extern int64 late_settlements(TradeFlight *const *flights, int n);
 

@@ -27,7 +27,6 @@
 #include "queue/discrepancy.h"
 #include "queue/statement.h"
 #include "queue/unapplied.h"
-#include "shared/clock.h"
 
 /* Failures in all before a row that is gone is given up (about 25 s). */
 #define GONE_TRIES			8
@@ -88,13 +87,6 @@ static Statement record_gone = {
 
 static Statement find_next = {
 	"SELECT pg_catalog.min(next_apply_at) FROM settlement.unapplied", 0
-};
-
-static Statement bring_back = {
-	"WITH r AS (SELECT id FROM settlement.unapplied WHERE next_apply_at > $2"
-	"  AND GREATEST(recorded_at, last_failed_at) > $2 LIMIT $3 FOR UPDATE SKIP LOCKED) "
-	"UPDATE settlement.unapplied u SET next_apply_at = $1 FROM r WHERE u.id = r.id",
-	3, {TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
 };
 
 /* One row of the table while it is tried. */
@@ -528,21 +520,4 @@ unapplied_run(DbState *db, int max)
 		publish_next(db, tried < n || (n == max && done > 0), context);
 	MemoryContextSwitchTo(caller);
 	return done;
-}
-
-int
-unapplied_clock_set_back(int max)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	Datum		values[3];
-	int			n;
-
-	values[0] = TimestampTzGetDatum(now);
-	values[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, CLOCK_TOLERANCE_MS));
-	values[2] = Int32GetDatum(max);
-	SPI_connect();
-	statement_run(&bring_back, values);
-	n = (int) SPI_processed;
-	SPI_finish();
-	return n;
 }

@@ -25,10 +25,4 @@ extern int	unapplied_record(const ApplyRow *rows, int n, const char *failure);
  */
 extern int	unapplied_run(DbState *db, int max);
 
-/*
- * After the clock was set back: up to max rows that would wait for a time of the
- * former clock are due now.  In a transaction; returns how many.
- */
-extern int	unapplied_clock_set_back(int max);
-
 #endif

@@ -1,6 +1,6 @@
 /*
  * client.c
- *	  The wallet client: an adapter's words over the HTTP of http.c.
+ *	  The wallet client: an adapter's words over the HTTP of http.h.
  *
  * Keeps true: an attempt that was taken by wallet_client_submit comes out of
  * wallet_client_next exactly once; at most max_connections are in flight; no

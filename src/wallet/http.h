@@ -1,7 +1,7 @@
 /*
  * http.h
  *	  HTTP requests to one server, many at a time, without blocking.  All of
- *	  libcurl is behind this, and only here.
+ *	  libcurl is behind this, in http*.c.
  *
  * Not thread safe.  Nothing is thrown or logged; no secret is in any text that
  * comes out.
@@ -85,10 +85,11 @@ extern bool http_url_is_loopback(const char *url);
 
 extern Http *http_create(const HttpConfig *config, char *err, size_t errlen);
 
-/* All exchanges must be destroyed first. */
+/* With the exchanges that are left. */
+extern void http_destroy(Http *http);
+
 /* Settlement-Lineage of the requests that start from now on; "" = none. */
 extern void http_set_lineage(Http *http, const char *lineage);
-extern void http_destroy(Http *http);
 
 extern HttpExchange *http_exchange_create(Http *http, void *owner);
 extern void http_exchange_destroy(HttpExchange *x);

@@ -16,6 +16,11 @@
  * was sent, so the trades are ready as before, and are judged anew when claimed
  * again.
  *
+ * The limiter has counted these requests when they were claimed.  When a standby
+ * that was away is back they leave at once, on top of what the limiter gives then:
+ * what was claimed in CLAIM_ON_MS, and no more than may be in flight.  To count them
+ * again would halve the rate of who has a slow standby.
+ *
  * Takes SyncRepLock and policy_lock, each alone.
  */
 #include "postgres.h"
@@ -25,8 +30,10 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "queue/claims.h"
 #include "queue/decision.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/pauses.h"
 #include "shared/clock.h"
 #include "shared/settings.h"
@@ -100,12 +107,12 @@ held_wait_ms(const Worker *w)
 	return (long) Max(Min(held_ms(w) / 8, MAX_WAIT_MS), 1);
 }
 
-/* As when a row is claimed (claim.c): the wallet may have forgotten the key. */
+/* The window may have passed meanwhile, as it may while a row is queued. */
 static bool
 is_expired(const TradeFlight *flight)
 {
-	return flight->maybe_executed && !flight->lookup_first &&
-		past_idempotency_window(flight->first_sent_at);
+	return may_be_forgotten(flight->maybe_executed, flight->lookup_first,
+							flight->first_sent_at);
 }
 
 /* What is held must not be sent any more: a turn is to withdraw it. */
@@ -165,7 +172,7 @@ held_withdraw(Worker *w)
 	for (int i = 0; i < w->n_held; i++)
 		if (i == 0 || w->held[i]->claim != w->held[i - 1]->claim)
 			claims[n++] = w->held[i]->claim;
-	claim_withdraw(claims, n);
+	claims_delete(claims, n);
 }
 
 void
@@ -196,7 +203,7 @@ held_withdrawn(Worker *w)
 	w->n_held = 0;
 	w->held_doubtful = false;
 	show_since(w);
-	frontier_forget(w->slot_index, lost, n_lost);
+	in_flight_forget(w->slot_index, lost, n_lost);
 	frontier_give_back(w->db, w->slot_index, ready, n_ready);
 	w->more = true;
 	pfree(ready);

@@ -17,7 +17,7 @@
 #include "policy/breaker.h"
 #include "policy/limiter.h"
 #include "queue/decision.h"
-#include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/identity.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
@@ -331,7 +331,7 @@ show_phase(Worker *w, TradeFlight **flights, int n, AttemptPhase phase)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = flights[i]->queue_id;
-	frontier_set_phase(w->slot_index, ids, n, phase);
+	in_flight_set_phase(w->slot_index, ids, n, phase);
 	pfree(ids);
 }
 
@@ -367,13 +367,23 @@ sender_show_answered(Worker *w)
  * that another one may have taken it over.
  */
 static bool
-send_after_lookup(const Worker *w, const TradeFlight *flight)
+send_after_lookup(Worker *w, const TradeFlight *flight)
 {
-	return !w->stopping && !w->woke_late && claim_may_leave(flight->claim) &&
-		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
-		flight->verb == WALLET_LOOKUP &&
+	return flight->verb == WALLET_LOOKUP &&
 		flight->result.lookup == LOOKUP_UNKNOWN_KEY &&
+		!w->stopping && !w->woke_late && claim_may_leave(flight->claim) &&
+		pg_atomic_read_u32(&w->db->send_state) == SEND_OK &&
+		sender_breaker_closed(w) && !sender_on_hold(w) &&
 		!past_idempotency_window(flight->first_sent_at);
+}
+
+/* The look-up was allowed for; the request that follows it is a second one. */
+static void
+owe_request(Worker *w)
+{
+	LWLockAcquire(w->db->policy_lock, LW_EXCLUSIVE);
+	limiter_owe(&w->db->limiter, settlement_rate_limit, 1, GetCurrentTimestamp());
+	LWLockRelease(w->db->policy_lock);
 }
 
 void
@@ -409,6 +419,7 @@ sender_collect(Worker *w)
 
 		if (send_after_lookup(w, flight))
 		{
+			owe_request(w);
 			flight->verb = WALLET_SETTLE;
 			submit(w, flight);
 			continue;

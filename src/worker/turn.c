@@ -19,7 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "queue/apply.h"
+#include "queue/claims.h"
 #include "queue/frontier.h"
+#include "queue/in_flight.h"
 #include "queue/identity.h"
 #include "queue/pauses.h"
 #include "shared/settings.h"
@@ -185,7 +187,7 @@ claim_stands(Worker *w, Turn *turn)
 									settlement_request_timeout))
 		return true;
 	session_begin();
-	claim_recheck(&claim, 1);
+	claims_lock(&claim, 1);
 	session_commit();
 	return !claim->lost;
 }
@@ -203,7 +205,7 @@ drop_claimed(Worker *w, Turn *turn)
 		ids[i] = claim->flights[i]->queue_id;
 		flight_release(w->pool, claim->flights[i]);
 	}
-	frontier_forget(w->slot_index, ids, claim->n);
+	in_flight_forget(w->slot_index, ids, claim->n);
 	sender_return(w, turn->allowed, turn->probe);
 }
 

@@ -14,7 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "queue/due.h"
+#include "queue/bring_back.h"
 #include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
@@ -114,7 +114,8 @@ check_state(Worker *w, TimestampTz now)
 		return;
 	w->state_checked_at = now;
 	state = find_state(w);
-	if (before == SEND_STALE_EPOCH && state == SEND_OK && !identity_epoch_raised(w->db))
+	/* also after it was disabled, or fenced, in between */
+	if (state == SEND_OK && !identity_epoch_raised(w->db))
 		state = SEND_STALE_EPOCH;
 	/* what another process has found or asked for meanwhile is newer */
 	if (!pg_atomic_compare_exchange_u32(&w->db->send_state, &before, state))
@@ -325,7 +326,7 @@ bring_back(Worker *w)
 	while (n >= BRING_BACK_BATCH)
 	{
 		session_begin();
-		n = Max(due_clock_set_back(BRING_BACK_BATCH), unapplied_clock_set_back(BRING_BACK_BATCH));
+		n = bring_back_waits(BRING_BACK_BATCH);
 		session_commit();
 		CHECK_FOR_INTERRUPTS();
 	}

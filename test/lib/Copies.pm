@@ -10,7 +10,7 @@ use Settlement;
 use Test::More;
 
 use Exporter qw(import);
-our @EXPORT = qw(asked backlog is_fenced adopted);
+our @EXPORT = qw(asked backlog is_fenced adopted books_agree);
 
 my $n_backlog = 8;
 my $serial = 0;

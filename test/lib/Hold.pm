@@ -2,7 +2,8 @@ package Hold;
 
 # Stop a worker in the middle of its transaction, at a place that the test knows:
 # where it deletes from settlement.claims, inserts into dlq, deferred or unapplied,
-# or updates a trade row.  It holds what it has done uncommitted until the test
+# or updates a trade row.  'claims2' stops a second one at claims, while the first is
+# held there.  It holds what it has done uncommitted until the test
 # lets it go on, or lets it fail.  Other sessions pass, unless they update trades
 # (where the owner of the table cannot see who it is).
 #
@@ -20,7 +21,7 @@ use warnings;
 
 use Test::More;
 
-my %point = (claims => 1, dlq => 2, deferred => 3, unapplied => 4, trades => 5);
+my %point = (claims => 1, dlq => 2, deferred => 3, unapplied => 4, trades => 5, claims2 => 6);
 
 sub new
 {
@@ -46,13 +47,14 @@ BEGIN
     RETURN NEW;
 END $$;
 SQL
-	for my $table (sort keys %point)
+	for my $point (sort keys %point)
 	{
 		# before a row of claims is locked, so that others can still take it
-		my $event = $table eq 'claims' ? "DELETE ON settlement.claims FOR EACH STATEMENT"
-			: $table eq 'trades' ? "UPDATE ON public.trades FOR EACH ROW"
-			: "INSERT ON settlement.$table FOR EACH ROW";
-		$sql .= "CREATE TRIGGER hold BEFORE $event EXECUTE FUNCTION public.hold($point{$table});\n";
+		my $event = $point =~ /^claims/ ? 'DELETE ON settlement.claims FOR EACH STATEMENT'
+			: $point eq 'trades' ? 'UPDATE ON public.trades FOR EACH ROW'
+			: "INSERT ON settlement.$point FOR EACH ROW";
+		# triggers fire in the order of their names
+		$sql .= "CREATE TRIGGER hold_$point BEFORE $event EXECUTE FUNCTION public.hold($point{$point});\n";
 	}
 	$s->sql($sql);
 	return bless { s => $s }, $class;

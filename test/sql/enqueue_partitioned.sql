@@ -63,14 +63,37 @@ INSERT INTO trades (id, executed_at) VALUES (10, '2025-03-01'), (11, '2026-03-01
 SELECT leaf, trade_id FROM settlement.queue ORDER BY id;
 DELETE FROM settlement.queue;
 
--- a row that moves to another partition while it is PENDING is queued again
--- (the claim drops the second one), a settled one is not
-UPDATE trades SET executed_at = '2026-04-01' WHERE id = 10;
+-- a row that moves to another partition is not queued again: while it is PENDING
+-- it is queued already, from its INSERT
+INSERT INTO trades (id, executed_at) VALUES (15, '2025-03-01');
+UPDATE trades SET executed_at = '2026-04-01' WHERE id = 15;
+WITH moved AS (DELETE FROM trades WHERE id = 15 RETURNING *)
+INSERT INTO trades (id, executed_at, settlement_status) SELECT id, '2025-04-01', settlement_status FROM moved;
 SELECT leaf, trade_id FROM settlement.queue ORDER BY id;
 DELETE FROM settlement.queue;
+-- in the same transaction, as far as it is not rolled back
+BEGIN;
+SAVEPOINT a;
+DELETE FROM trades WHERE id = 15;
+RELEASE a;
+SAVEPOINT b;
+DELETE FROM trades WHERE id = 11;
+ROLLBACK TO b;
+INSERT INTO trades (id, executed_at) VALUES (15, '2025-05-02'), (11, '2025-05-03'), (16, '2025-05-04');
+SELECT leaf, trade_id FROM settlement.queue ORDER BY id;
+ROLLBACK;
+BEGIN;
+DELETE FROM trades WHERE id = 15;
+COMMIT;
+INSERT INTO trades (id, executed_at) VALUES (15, '2025-05-02');
+SELECT leaf, trade_id FROM settlement.queue ORDER BY id;
+DELETE FROM settlement.queue;
+DELETE FROM trades WHERE id = 15;
+-- nor is a settled one
 UPDATE trades SET settlement_status = 'SETTLED';
-UPDATE trades SET executed_at = '2025-04-01' WHERE id = 10;
 UPDATE trades SET executed_at = '2025-05-01', price = 3 WHERE id = 10;
+UPDATE trades SET executed_at = '2026-04-01' WHERE id = 10;
+UPDATE trades SET executed_at = '2025-05-01' WHERE id = 10;
 SELECT count(*) FROM settlement.queue;
 
 -- a detached partition is a plain table again

@@ -145,6 +145,7 @@ scenario the_wallet_comes_back => sub {
 	my $opened = opened();
 	$s->trades('waiting', 500);
 	$s->becomes("SELECT value > $opened FROM settlement.metrics WHERE name = 'breaker_opened'", 't', 'the breaker opens');
+	attempts_become('waiting', 140);	# more than were in flight: probes have failed, it is an outage
 	$s->sql("SELECT settlement.breaker_open('to hold it')");
 	$s->becomes('SELECT in_flight FROM settlement.status', 0, 'nothing is in flight');
 	$s->wallet->ok_json(POST => '/admin/reset-stats', {});
@@ -167,6 +168,23 @@ scenario every_answer_may_ask_for_time => sub {
 		if $s->sql('SELECT count(*) FROM settlement._database_state() WHERE limited_until > now()') == 1;
 	$s->settled_is('held', 5);
 	$s->status_is('asked', 'SETTLED');
+};
+
+# A look-up that is under way when the wallet asks for time.
+scenario nothing_follows_a_look_up_meanwhile => sub {
+	$s->set(request_timeout => '30s');
+	$s->faults({ match => { path => 'lookup', count => 1 }, action => 'pass', delay_ms => 3000 },
+		{ match => { trade_id => 'asks', count => 1 }, action => 'status', status => 429, retry_after => 6 });
+	$s->sql("SET session_replication_role = replica; SELECT public.put('looked-up')");
+	my $lookups = $s->lookups;
+	$s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)");
+	$s->becomes("SELECT count(*) FROM settlement.in_flight WHERE trade_id = 'looked-up' AND phase = 'sent'", 1, 'the wallet is asked for a key');
+	$s->trade('asks');
+	$s->becomes("SELECT count(*) FROM settlement.attempts WHERE trade_id = 'looked-up' AND verb = 'lookup'", 1, 'what it does not know is not sent at once');
+	$s->status_is($_, 'SETTLED') for 'asks', 'looked-up';
+	is($s->lookups - $lookups, 2, 'but asked for again, and sent');
+	$s->faults;
+	$s->reset('request_timeout');
 };
 
 $s->at_rest;

@@ -95,16 +95,18 @@ scenario changed_while_dead => sub {
 	$s->faults;
 };
 
-# The row is deleted and inserted again (as partition managers move rows) while
-# its trade waits to be tried again: what waits has the facts, the new one goes.
+# The row is deleted and inserted again, in two transactions, while its trade
+# waits to be tried again: what waits has the facts, the new one goes.
 scenario enqueued_again_while_it_waits => sub {
 	$s->set(retry_initial_backoff => '5s');
 	$s->faults({ match => { trade_id => 'again', times => 1 }, action => 'status', status => 503 });
 	my $requests = $s->requests;
 	$s->trade('again', %snapshot);
 	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'again'", 1, 'it waits');
-	$s->sql("WITH d AS (DELETE FROM trades WHERE trade_id = 'again' RETURNING *) INSERT INTO trades SELECT * FROM d");
-	$s->becomes('SELECT count(*) FROM settlement.queue', 0, 'the second row leaves the queue');
+	$s->sql("CREATE TABLE kept AS SELECT * FROM trades WHERE trade_id = 'again'; DELETE FROM trades WHERE trade_id = 'again'");
+	my $duplicates = $s->metric('duplicates');
+	$s->sql('INSERT INTO trades SELECT * FROM kept');
+	$s->becomes("SELECT value - $duplicates FROM settlement.metrics WHERE name = 'duplicates'", 1, 'the second row leaves the queue');
 	is($s->requests - $requests, 1, 'without a request');
 	$s->status_is('again', 'SETTLED');
 	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'again'"), 2, 'by the second attempt of the first one');
@@ -112,6 +114,23 @@ scenario enqueued_again_while_it_waits => sub {
 	discrepancy_is('again', '', 'nothing contradicts');
 	$s->reset('retry_initial_backoff');
 	$s->faults;
+};
+
+# Twice, and the row that was sent is in the queue: it goes on, since the other
+# one does not know of that.
+scenario enqueued_again_without_its_facts => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade('facts', %snapshot);
+	my $columns = $s->sql("SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1");
+	$s->sql(<<"SQL");
+INSERT INTO settlement.deferred (retry_at, reason, $columns) SELECT 'infinity', 'needs_lookup', $columns FROM settlement.queue WHERE trade_id = 'facts';
+UPDATE settlement.queue SET attempts = 1, format = 1, maybe_executed = true, first_sent_at = now() WHERE trade_id = 'facts';
+SELECT settlement.resume();
+SQL
+	$s->status_is('facts', 'SETTLED');
+	is($s->sql("SELECT settlement_attempts FROM trades WHERE trade_id = 'facts'"), 2, 'by its second attempt');
+	$s->sql("DELETE FROM settlement.deferred WHERE trade_id = 'facts'");
+	booked_as_enqueued('facts');
 };
 
 # ---------------------------------------------------------------- the status
@@ -220,6 +239,62 @@ SQL
 	$s->becomes("SELECT kind FROM settlement.discrepancies WHERE trade_id = 'part-BTC'", 'trade_row_gone', 'a dropped partition: what was paid is a discrepancy');
 	$s->becomes("SELECT settlement_status FROM parts_eth", 'SETTLED', 'a detached one is written');
 	$s->becomes("SELECT settlement_status FROM shares", 'SETTLED', 'so is a renamed table with other columns');
+	$s->at_rest;
+};
+
+# A row moves to another partition while the wallet is asked about its key, which
+# it has forgotten.  What is in flight has the facts, and goes on alone: a second
+# queue row would be sent as a new trade.
+scenario moved_while_it_is_looked_up => sub {
+	$s->sql(<<'SQL');
+SET ROLE exchange;
+CREATE TABLE public.moves (LIKE trades INCLUDING DEFAULTS) PARTITION BY LIST (symbol);
+CREATE TABLE public.moves_btc PARTITION OF moves FOR VALUES IN ('BTC/USDT');
+CREATE TABLE public.moves_eth PARTITION OF moves FOR VALUES IN ('ETH/USDT');
+ALTER TABLE moves ADD PRIMARY KEY (trade_id, symbol);
+SQL
+	$s->attach('public.moves');
+	$s->set(idempotency_window => 1, retry_initial_backoff => '1500ms', retry_max_backoff => '1500ms');
+	$s->faults({ match => { trade_id => 'moving' }, action => 'close', apply => \1, forget => \1 }, { match => { path => 'lookup' }, action => 'pass', delay_ms => 2000 });
+	$s->sql(<<'SQL');
+INSERT INTO moves (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity)
+VALUES ('moving', 'BTC/USDT', 'b', 's', 'u1', 'u2', 10, 1)
+SQL
+	$s->becomes(<<'SQL', 1, 'it moves while it is looked up');
+WITH m AS (UPDATE moves SET symbol = 'ETH/USDT' WHERE trade_id = 'moving' AND EXISTS
+	(SELECT FROM settlement.in_flight WHERE trade_id = 'moving' AND phase = 'sent' AND attempt = 2) RETURNING 1)
+SELECT count(*) FROM m
+SQL
+	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = 'moving' AND last_class = 'unknown_key'", 'needs_lookup|unknown_key', 'the wallet has forgotten it');
+	is($s->effects_of('moving'), 1, 'it is not paid twice');
+	is($s->sql("SELECT count(*) FROM settlement.queue"), 0, 'nothing else is queued');
+	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger('?trade_id=moving');
+	$s->resolve('moving', 'SETTLED', $id, 'found in the books');
+	is($s->sql("SELECT settlement_status FROM moves_eth"), 'SETTLED', 'the outcome follows the row');
+	$s->faults;
+	$s->reset('idempotency_window', 'retry_initial_backoff', 'retry_max_backoff');
+	$s->at_rest;
+};
+
+# The trigger and what is compared later do not depend on the statement.
+scenario merged => sub {
+	plan skip_all => 'MERGE came with PostgreSQL 15' if $s->sql('SHOW server_version_num') < 150000;
+	my $requests = $s->requests;
+	while_queued([ map { ("merge-changed-$_", "merge-gone-$_") } 1 .. 5 ], <<'SQL');
+MERGE INTO trades t USING (SELECT 'merge-new', 100 UNION ALL SELECT 'merge-changed-' || i, 101 FROM generate_series(1, 5) AS i
+	UNION ALL SELECT 'merge-gone-' || i, 0 FROM generate_series(1, 5) AS i) AS m (id, price) ON t.trade_id = m.id
+WHEN MATCHED AND m.price = 0 THEN DELETE
+WHEN MATCHED THEN UPDATE SET price = m.price
+WHEN NOT MATCHED AND m.price = 100 THEN INSERT (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity, buyer_fee, seller_fee)
+	VALUES (m.id, 'BTC/USDT', 'b', 's', 'u1', 'u2', m.price, 2, 0.5, 0.25)
+SQL
+	$s->settled_is('merge-new', 1);
+	$s->settled_is('merge-changed', 5);
+	$s->becomes("SELECT count(*) FROM settlement.discrepancies WHERE trade_id LIKE 'merge-gone%' AND kind = 'trade_row_gone'", 5, 'rows that were deleted: what was paid is a discrepancy');
+	discrepancy_is("merge-changed-$_", 'trade_changed enqueued_price=100 outcome=SETTLED price=101', 'so is what was updated, though written together with those that are gone') for 1 .. 5;
+	discrepancy_is('merge-new', '', 'the one that was inserted is none');
+	booked_as_enqueued($_) for 'merge-new', map { ("merge-changed-$_", "merge-gone-$_") } 1 .. 5;
+	is($s->requests - $requests, 11, 'one request for each');
 	$s->at_rest;
 };
 

@@ -86,6 +86,25 @@ scenario commit_prepared => sub {
 	$s->ledgers_are_equal;
 };
 
+# Prepared early, and committed when the workers are far beyond: by more ids than
+# one look behind the frontier covers, and by many transactions.
+scenario an_old_prepared_transaction => sub {
+	my $requests = $s->requests;
+	$s->sql("BEGIN; SELECT put('old', 5); PREPARE TRANSACTION 'old'");
+	$s->sql("BEGIN; SELECT put('never', 45000); ROLLBACK");
+	$s->sql('DO $$ BEGIN FOR i IN 1 .. 20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$');
+	$s->trades('young', 50);
+	$s->settled_is('young', 50, 'later ones settle');
+	$s->sql("BEGIN; SELECT put('never', 1000); ROLLBACK");
+	$s->trades('younger', 50);
+	$s->settled_is('younger', 50);
+	$s->sql("COMMIT PREPARED 'old'");
+	$s->settled_is('old', 5, 'the old ones settle when they are committed', 20);
+	is($s->requests - $requests, 105, 'one request for each');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
 # A worker's own transactions that fail give back what they had reserved.
 scenario a_claim_that_fails => sub {
 	$s->sql('ALTER TABLE settlement.claims ADD CONSTRAINT broken CHECK (false) NOT VALID');

@@ -8,6 +8,8 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use PostgreSQL::Test::Utils;
 use Hold;
+use LostReply;
+use Races qw(lose_claim);
 use Settlement;
 use Test::More;
 
@@ -148,10 +150,8 @@ scenario a_day_is_no_pending_timeout => sub {
 scenario forward_past_the_window => sub {
 	restart(0);
 	$s->set(retry_initial_backoff => '70s', retry_max_backoff => '70s');
-	$s->faults({ match => { trade_id => 'booked', times => 1 }, action => 'close', apply => \1 });
 	my $requests = $s->requests;
-	$s->trade('booked');
-	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'booked' AND maybe_executed", 1, 'its reply is lost');
+	lose_reply($s, 'booked');
 	clock(2 * $day);
 	$s->status_is('booked', 'SETTLED', 'the wallet knows of it');
 	is($s->requests - $requests, 1, 'nothing was sent again');
@@ -159,32 +159,19 @@ scenario forward_past_the_window => sub {
 	clock_is_seen();
 };
 
-# The window is as long as it was: 40 hours have passed, though the clock says 10.
-# The wallet has booked it and forgotten the key, so that to send it again pays
-# twice.
+# The wallet has booked it and forgotten the key: to send it again would pay twice.
 sub is_asked_for
 {
 	my ($trade, $requests) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = '$trade'", 'needs_lookup|unknown_key',
-		'the wallet is asked, and does not know it', 40);
+	waits_for_the_books($s, $trade, 'unknown_key', 40);
 	is($s->requests, $requests, 'nothing is sent again');
 }
 
-sub resolve_from_the_books
-{
-	my ($trade) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger("?trade_id=$trade");
-	is($s->sql("SELECT settlement.resolve('$trade', 'SETTLED', '$id', 'found in the books')"), 'done', 'a person settles it from the books');
-	is($s->effects_of($trade), 1, 'one effect');
-}
-
+# The window is as long as it was: 40 hours have passed, though the clock says 10.
 scenario back_does_not_make_the_window_longer => sub {
 	restart(0);
-	$s->faults({ match => { trade_id => 'stretched', times => 1 }, action => 'close', apply => \1, forget => \1 });
-	$s->trade('stretched', symbol => 'SOL/USDT');
-	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'stretched' AND maybe_executed", 1, 'its reply is lost');
+	lose_reply($s, 'stretched', forget => 1, symbol => 'SOL/USDT');
 	$s->sql("SELECT settlement.pause('hold it', 'SOL/USDT')");
 	my $requests = $s->requests;
 	clock(40 * 3600);
@@ -193,15 +180,13 @@ scenario back_does_not_make_the_window_longer => sub {
 	clock_is_seen();
 	$s->sql("SELECT settlement.resume('SOL/USDT')");
 	is_asked_for('stretched', $requests);
-	resolve_from_the_books('stretched');
+	resolve_from_the_books($s, 'stretched');
 };
 
 # First sent in what is now the future, by a clock that nobody remembers.
 scenario back_before_the_first_send => sub {
 	restart(0);
-	$s->faults({ match => { trade_id => 'ahead', times => 1 }, action => 'close', apply => \1, forget => \1 });
-	$s->trade('ahead');
-	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'ahead' AND maybe_executed", 1, 'its reply is lost');
+	lose_reply($s, 'ahead', forget => 1);
 	my $requests = $s->requests;
 	restart(-2 * $day);
 	is_asked_for('ahead', $requests);
@@ -210,7 +195,7 @@ scenario back_before_the_first_send => sub {
 	$s->sql("SELECT settlement.lookup('ahead')");
 	wait_for(sub { $s->lookups > $lookups }, 'it to be asked for again');
 	is_asked_for('ahead', $requests);
-	resolve_from_the_books('ahead');
+	resolve_from_the_books($s, 'ahead');
 	$s->reset('retry_initial_backoff', 'retry_max_backoff');
 };
 
@@ -233,21 +218,7 @@ scenario held_since_a_moment_and_not_since_tomorrow => sub {
 # An operator gave it up after it was sent, though by the clock that was before.
 scenario an_act_after_the_clock_was_set_back => sub {
 	my $hold = Hold->new($s);
-	$hold->at('claims');
-	$s->trade('given-up');
-	wait_for(sub { $s->effects_of('given-up') }, 'it to be booked');
-	$hold->reached('claims', 'the answer is there');
-	my $facts = $s->sql(<<'SQL');
-SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
-WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1
-SQL
-	$s->sql(<<SQL);
-BEGIN;
-DELETE FROM settlement.claims;
-WITH q AS (DELETE FROM settlement.queue RETURNING *)
-INSERT INTO settlement.dlq (status, class, $facts) SELECT 'FAILED', 'test', $facts FROM q;
-COMMIT;
-SQL
+	lose_claim($s, $hold, 'given-up', 'FAILED');
 	$s->sql("SELECT settlement.resolve('given-up', 'FAILED', 'ticket', 'given up')");
 	$hold->release('claims');
 	$s->status_is('given-up', 'SETTLED');

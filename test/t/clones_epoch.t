@@ -59,6 +59,12 @@ scenario the_higher_one_wins => sub {
 	is($s->effects, $effects, 'it has no effect');
 	like($node->safe_psql($low, "SELECT string_agg(x, ' ') FROM settlement.explain('of the lower') x"), qr/told of a newer primary/, 'explain() says why');
 	is($node->safe_psql($low, 'SELECT count(*) FROM settlement.dlq'), 0, 'nothing is dead-lettered');
+	my $asked = asked($s);
+	$s->set(enabled => 'off');
+	state_becomes($low, 'disabled', 'sending is off');
+	$s->reset('enabled');
+	state_becomes($low, 'stale epoch', 'and refused still when it is on again');
+	is(asked($s), $asked, 'without another request');
 };
 
 scenario who_loses_may_adopt_again => sub {

@@ -1,101 +1,38 @@
 #!/usr/bin/perl
 # A worker has lost its claim and then learns that the wallet settled the trade,
 # while somebody else is moving that trade just now: an operator who redrives,
-# resolves or purges it, another worker that finishes it or takes it over.  In
-# both orders, and with the first one rolling back: SETTLED wins, the trade is
-# left nowhere, the wallet has booked it once.
+# resolves or purges it, another worker that finishes it, one that takes it over
+# once more, or one that is as late.  In both orders, and with the first one
+# rolling back: SETTLED wins, the trade is left nowhere, the wallet has booked it
+# once.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use Races;
 use Settlement;
-use Hold;
-use IPC::Run;
 use Test::More;
 
-my $s = Settlement->start(conf => <<'CONF');
-settlement.workers = 2
-settlement.concurrency = 1
-settlement.request_timeout = '60s'
-settlement.retry_initial_backoff = '20ms'
-settlement.poll_interval = '200ms'
-settlement.shutdown_timeout = '100ms'
-settlement.breaker_failures = 1000000
-settlement.apply_timeout = '60s'
-CONF
-my $hold = Hold->new($s);
-$s->wait_for_workers(2);
+my ($s, $hold) = start_races(workers => 2, request_timeout => '60s');
 
-my $facts = $s->sql(<<'SQL');
-SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
-WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1 AND attname NOT IN ('maybe_executed', 'first_sent_at')
-SQL
+sub late_waits { worker_waits($s, 'the late worker waits') }
+sub operator_waits { session_waits($s, "application_name = 'second'", 'the operator waits') }
 
-# The wallet has booked the trade, its answer waits in a worker that has lost its
-# claim; the trade is where a takeover and what followed have brought it: into
-# the dlq as FAILED or UNKNOWN, into deferred, or into the queue again.
-sub lose_claim
+# The late worker has taken the trade from where it was and has not committed.
+sub late_is_first
 {
-	my ($name, $place) = @_;
-	my ($table, $columns, $values) = $place eq 'queue' ? ('queue', '', '')
-		: $place eq 'deferred' ? ('deferred', 'retry_at, reason, ', "'infinity', 'retry', ")
-		: ('dlq', 'status, class, ', "'$place', 'test', ");
-	$hold->at('claims');
-	$s->trade($name, symbol => 'BTC/USDT');
-	wait_for(sub { $s->effects_of($name) }, "$name to be booked");
-	$hold->reached('claims', 'the answer is there');
-	my $maybe = $place eq 'FAILED' ? 'false' : 'true';
-	$s->sql(<<SQL);
-BEGIN;
-DELETE FROM settlement.claims;
-WITH q AS (DELETE FROM settlement.queue WHERE trade_id = '$name' RETURNING *)
-INSERT INTO settlement.$table (${columns}maybe_executed, first_sent_at, $facts)
-SELECT ${values}$maybe, now(), $facts FROM q;
-COMMIT;
-SQL
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$hold->at('unapplied');
+	$hold->release('claims');
+	$hold->reached('unapplied', 'the late worker has taken the trade');
 }
 
-# A statement in a session of its own that is not waited for.
-sub start_sql
-{
-	my ($sql) = @_;
-	my $run = { out => '', err => '' };
-	$run->{handle} = IPC::Run::start([ 'psql', '-XAtq', '-d', $s->node->connstr('postgres') . ' application_name=second', '-c', $sql ],
-		'<', \undef, '>', \$run->{out}, '2>', \$run->{err});
-	return $run;
-}
-
-sub waits
-{
-	my ($who, $name) = @_;
-	$s->becomes("SELECT count(*) > 0 FROM pg_stat_activity WHERE $who AND wait_event_type = 'Lock'", 't', $name);
-}
-sub worker_waits { waits("backend_type = 'settlement worker'", 'the late worker waits') }
-sub second_waits { waits("application_name = 'second'", 'the operator waits') }
+# ------------------------------------------------------- beside an operator
 
 my %act = (
 	redrive => sub { "SELECT settlement.redrive('$_[0]', 'race')" },
 	resolve => sub { "SELECT settlement.resolve('$_[0]', 'FAILED', 'ticket', 'race')" },
 	purge => sub { "SELECT purged FROM settlement.dlq_purge('$_[0]', dry_run => false, reason => 'race')" });
-
-sub ends_settled
-{
-	my ($name, $discrepancy) = @_;
-	$s->status_is($name, 'SETTLED');
-	$s->at_rest(0, 'and is nowhere else');
-	is($s->effects_of($name), 1, 'one effect');
-	is($s->sql("SELECT coalesce(string_agg(kind, ','), '') FROM settlement.discrepancies WHERE trade_id = '$name'"),
-		$discrepancy ? 'settled_after_resolve' : '', $discrepancy ? 'the operator was wrong' : 'nothing contradicts');
-}
-
-# Nothing is claimed while the operators act: what is left in the queue shows.
-sub paused
-{
-	my ($code) = @_;
-	$s->sql("SELECT settlement.pause('race')");
-	$code->();
-	$s->sql('SELECT settlement.resume()');
-}
 
 for my $place ('FAILED', 'UNKNOWN', 'deferred')
 {
@@ -106,82 +43,190 @@ for my $place ('FAILED', 'UNKNOWN', 'deferred')
 		{
 			scenario "late_while_${act}_of_${place}_ends_with_$end" => sub {
 				my $name = "$act-$place-$end";
-				lose_claim($name, $place);
-				paused(sub {
+				lose_claim($s, $hold, $name, $place);
+				paused($s, sub {
 					my $operator = $s->session;
 					$operator->query_safe("BEGIN; " . $act{$act}->($name));
 					$hold->release('claims');
-					worker_waits();
+					late_waits();
 					$operator->query_safe($end);
 					$operator->quit;
-					ends_settled($name, $end eq 'COMMIT' && $act ne 'redrive');
+					ends_settled($s, $name, $end eq 'COMMIT' && $act ne 'redrive');
 				});
 			};
 		}
 		scenario "${act}_of_${place}_while_late" => sub {
 			my $name = "late-$act-$place";
-			lose_claim($name, $place);
-			paused(sub {
-				$hold->at('unapplied');
-				$hold->release('claims');
-				$hold->reached('unapplied');
-				my $second = start_sql($act{$act}->($name));
-				second_waits();
+			lose_claim($s, $hold, $name, $place);
+			paused($s, sub {
+				late_is_first();
+				my $second = start_sql($s, $act{$act}->($name));
+				operator_waits();
 				$hold->release('unapplied');
 				$second->{handle}->finish;
 				like($second->{err} . $second->{out}, $act eq 'purge' ? qr/\A\z/ : qr/taken out of the DLQ|is not in settlement/, 'the operator comes too late');
-				ends_settled($name, 0);
+				ends_settled($s, $name, 0);
 			});
 		};
 		scenario "${act}_of_${place}_while_late_fails" => sub {
 			my $name = "fails-$act-$place";
-			lose_claim($name, $place);
-			paused(sub {
-				$hold->at('unapplied');
-				$hold->release('claims');
-				$hold->reached('unapplied');
-				my $second = start_sql($act{$act}->($name));
-				second_waits();
+			lose_claim($s, $hold, $name, $place);
+			paused($s, sub {
+				late_is_first();
+				my $second = start_sql($s, $act{$act}->($name));
+				operator_waits();
 				$hold->raise_at('unapplied');
 				$second->{handle}->finish;
 				is($second->{err}, '', 'the operator acts');
 				$hold->release('unapplied');
-				ends_settled($name, $act ne 'redrive');
+				ends_settled($s, $name, $act ne 'redrive');
 			});
 		};
 	}
 }
 
-# The other worker has sent it again, and draws an answer that is a fault of the
-# wallet's; both write at once.
+# -------------------------------------------------- beside another worker
+
+# It has sent the trade again, and draws an answer that leads elsewhere.
+my %answer = (
+	dlq => { status => 422, body => { error => 'x', message => 'x', code => 'KEY_CONFLICT' } },
+	deferred => { status => 503 });
+
 sub second_answer
+{
+	my ($name, $place) = @_;
+	$s->faults({ match => { trade_id => $name, times => 1 }, action => 'pass' },
+		{ match => { trade_id => $name }, action => 'status', %{ $answer{$place} } });
+}
+
+for my $place (sort keys %answer)
+{
+	for my $end ('release', 'fail')
+	{
+		scenario "late_while_another_finishes_to_${place}_$end" => sub {
+			my $name = "finish-$place-$end";
+			second_answer($name, $place);
+			$hold->at($place);
+			lose_claim($s, $hold, $name, 'queue');
+			$s->sql('SELECT settlement.rescan()');
+			$hold->reached($place, 'another worker records its answer');
+			$hold->release('claims');
+			late_waits();
+			paused($s, sub {
+				if ($end eq 'fail')
+				{
+					$hold->raise_at($place);
+					$s->status_is($name, 'SETTLED');
+				}
+				$hold->release($place);
+				ends_settled($s, $name);
+			});
+			$s->faults;
+		};
+
+		scenario "another_finishes_to_${place}_while_late_$end" => sub {
+			my $name = "late-finish-$place-$end";
+			second_answer($name, $place);
+			$hold->at('claims2');
+			lose_claim($s, $hold, $name, 'queue');
+			$s->sql('SELECT settlement.rescan()');
+			$hold->reached('claims2', 'another worker has its answer, too');
+			late_is_first();
+			paused($s, sub {
+				$hold->release('claims2');
+				worker_waits($s, 'the other one waits');
+				if ($end eq 'fail')
+				{
+					$hold->raise_at('unapplied');
+					$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'its answer is recorded');
+				}
+				$hold->release('unapplied');
+				ends_settled($s, $name);
+			});
+			$s->faults;
+		};
+	}
+}
+
+# The worker that has sent it again gets no answer and is told to leave, so that
+# what it has is taken over.
+sub sent_again_in_vain
 {
 	my ($name) = @_;
 	$s->faults({ match => { trade_id => $name, times => 1 }, action => 'pass' },
-		{ match => { trade_id => $name }, action => 'status', status => 422, body => { error => 'x', message => 'x', code => 'KEY_CONFLICT' } });
+		{ match => { trade_id => $name }, action => 'pass', reply_delay_ms => 600_000 });
+	my $requests = $s->requests;
+	lose_claim($s, $hold, $name, 'queue');
+	$s->sql('SELECT settlement.rescan()');
+	wait_for(sub { $s->requests - $requests >= 2 }, 'another worker to send it again');
+	return slot_of($s, $name);
 }
 
 for my $end ('release', 'fail')
 {
-	scenario "late_while_another_finishes_$end" => sub {
-		my $name = "finish-$end";
-		second_answer($name);
-		$hold->at('dlq');
-		lose_claim($name, 'queue');
-		$s->sql('SELECT settlement.rescan()');
-		$hold->reached('dlq', 'another worker records its answer');
-		$hold->release('claims');
-		worker_waits();
-		$s->sql("SELECT settlement.pause('race')");
-		if ($end eq 'fail')
-		{
-			$hold->raise_at('dlq');
-			$s->status_is($name, 'SETTLED');
-		}
-		$hold->release('dlq');
-		ends_settled($name);
-		$s->sql('SELECT settlement.resume()');
+	scenario "late_while_taken_over_again_$end" => sub {
+		my $name = "again-$end";
+		my $slot = sent_again_in_vain($name);
+		paused($s, sub {
+			$hold->at('deferred');
+			$s->sql("SELECT settlement.restart_worker($slot)");
+			$hold->reached('deferred', 'it is taken over once more');
+			$hold->release('claims');
+			late_waits();
+			if ($end eq 'fail')
+			{
+				$hold->raise_at('deferred');
+				$s->status_is($name, 'SETTLED');
+			}
+			$hold->release('deferred');
+			ends_settled($s, $name);
+		});
+		$s->wait_for_workers(2);
 		$s->faults;
+	};
+
+	scenario "taken_over_again_while_late_$end" => sub {
+		my $name = "late-again-$end";
+		my $slot = sent_again_in_vain($name);
+		paused($s, sub {
+			late_is_first();
+			$s->sql("SELECT settlement.restart_worker($slot)");
+			worker_waits($s, 'who takes it over waits');
+			if ($end eq 'fail')
+			{
+				$hold->raise_at('unapplied');
+				$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'it is taken over');
+			}
+			$hold->release('unapplied');
+			ends_settled($s, $name);
+		});
+		$s->wait_for_workers(2);
+		$s->faults;
+	};
+}
+
+# Both have lost their claims, and both know.
+for my $end ('release', 'fail')
+{
+	scenario "two_are_late_$end" => sub {
+		my $name = "two-$end";
+		$hold->at('claims2');
+		lose_claim($s, $hold, $name, 'queue');
+		$s->sql('SELECT settlement.rescan()');
+		$hold->reached('claims2', 'another worker has its answer, too');
+		lose_claim_again($s, $name, 'UNKNOWN');
+		late_is_first();
+		paused($s, sub {
+			$hold->release('claims2');
+			worker_waits($s, 'the other one waits');
+			if ($end eq 'fail')
+			{
+				$hold->raise_at('unapplied');
+				$s->becomes("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'settlement worker' AND wait_event_type = 'Lock'", 0, 'the first one fails');
+			}
+			$hold->release('unapplied');
+			ends_settled($s, $name);
+		});
 	};
 }
 

@@ -1,26 +1,16 @@
 #!/usr/bin/perl
 # Workers that finish and workers that take over, held in the middle of their
-# transactions, while the other of the two or an operator acts on the same trades;
-# and transactions of workers that fail in the middle of that.
+# transactions, while another worker or an operator acts on the same trades; and
+# transactions of workers that fail in the middle of that.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use Races;
 use Settlement;
-use Hold;
 use Test::More;
 
-my $s = Settlement->start(conf => <<'CONF');
-settlement.workers = 3
-settlement.concurrency = 1
-settlement.request_timeout = '300ms'
-settlement.retry_initial_backoff = '20ms'
-settlement.poll_interval = '200ms'
-settlement.breaker_failures = 1000000
-settlement.apply_timeout = '10min'
-CONF
-my $hold = Hold->new($s);
-$s->wait_for_workers(3);
+my ($s, $hold) = start_races(workers => 3, request_timeout => '300ms');
 
 # What each act of an operator does to a trade that is a worker's.
 sub operators_are_refused
@@ -62,19 +52,26 @@ scenario operators_while_a_worker_finishes => sub {
 	is($s->sql('SELECT count(*) FROM settlement.discrepancies'), 0, 'nothing contradicts');
 };
 
+# The wallet has booked the trade, and its worker stops before it reads the reply;
+# who takes over is held.
+sub freeze
+{
+	my ($trade) = @_;
+	$hold->at('deferred');
+	book($s, $trade, 200);
+	my $frozen = pid_of($s, $trade);
+	kill STOP => $frozen;
+	return $frozen;
+}
+
 # One worker is frozen with a reply to read, one is in the middle of recording
 # its reply for so long that it counts as frozen.  The third takes over what is
 # the first one's and leaves the second alone.
 scenario finish_and_takeover => sub {
-	$s->faults({ match => { trade_id => 'frozen', times => 1 }, action => 'pass', reply_delay_ms => 200 });
 	$hold->at('trades');
 	$s->trade('slow', symbol => 'BTC/USDT');
 	$hold->reached('trades', 'one worker writes its outcome');
-	$hold->at('deferred');
-	$s->trade('frozen', symbol => 'BTC/USDT');
-	wait_for(sub { $s->effects_of('frozen') }, 'the wallet to book it');
-	my $frozen = $s->sql("SELECT w.pid FROM settlement.workers w JOIN settlement.in_flight f USING (slot) WHERE f.trade_id = 'frozen'");
-	kill STOP => $frozen;
+	my $frozen = freeze('frozen');
 	$hold->reached('deferred', 'another one takes over');
 	operators_are_refused('frozen', 'while it is taken over');
 	kill CONT => $frozen;
@@ -94,14 +91,9 @@ scenario finish_and_takeover => sub {
 
 # The takeover fails; the worker that wakes up has its claim still.
 scenario takeover_fails => sub {
-	$s->faults({ match => { trade_id => 'kept', times => 1 }, action => 'pass', reply_delay_ms => 200 });
 	$s->wait_for_workers(3);
 	my $late = $s->metric('late_settled');
-	$hold->at('deferred');
-	$s->trade('kept', symbol => 'BTC/USDT');
-	wait_for(sub { $s->effects_of('kept') }, 'the wallet to book it');
-	my $frozen = $s->sql("SELECT w.pid FROM settlement.workers w JOIN settlement.in_flight f USING (slot) WHERE f.trade_id = 'kept'");
-	kill STOP => $frozen;
+	my $frozen = freeze('kept');
 	$hold->reached('deferred', 'another one takes over');
 	kill CONT => $frozen;
 	$s->becomes("SELECT wait_event_type FROM pg_stat_activity WHERE pid = $frozen", 'Lock', 'the one that wakes up waits');
@@ -134,6 +126,133 @@ scenario a_claim_that_is_half_finished => sub {
 	$s->at_rest;
 	$s->faults;
 };
+
+# The reply hangs, and its worker is told to leave: what it has is taken over.
+sub lose_worker
+{
+	my ($trade) = @_;
+	$s->sql('SELECT settlement.restart_worker(' . slot_of($s, $trade) . ')');
+}
+
+# The trade is taken over and put aside, since its symbol is paused.
+sub taken_over
+{
+	my ($trade) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = '$trade' AND maybe_executed", 1, "$trade is taken over");
+}
+
+# An operator wants a trade that is being taken over: before that is committed,
+# when it has failed, and when it is done.
+scenario operators_while_a_worker_takes_over => sub {
+	for my $act ('wait', 'resolve')
+	{
+		my $trade = "over-$act";
+		book($s, $trade);
+		$hold->at('deferred');
+		lose_worker($trade);
+		$hold->reached('deferred', 'another worker takes over');
+		operators_are_refused($trade, 'while it is taken over');
+		my $log = -s $s->node->logfile;
+		$hold->raise_at('deferred');
+		wait_for(sub { PostgreSQL::Test::Utils::slurp_file($s->node->logfile, $log) =~ /failed by the test/ }, 'the takeover to fail');
+		operators_are_refused($trade, 'after that');
+		$s->sql("SELECT settlement.pause('race', 'BTC/USDT')");
+		$hold->release('deferred');
+		taken_over($trade);
+		my ($status, $out, $err) = $s->try_sql("SELECT settlement.redrive('$trade', 'race')");
+		like($err, qr/is not in settlement.dlq.*HINT:.*settlement.deferred/s, 'then it waits for its own retry, and cannot be redriven');
+		is($s->sql("SELECT count(*) FROM settlement.dlq_purge('$trade', dry_run => false, reason => 'race')"), 0, 'nor purged');
+		($status, $out, $err) = $s->try_sql("SELECT settlement.resolve('$trade', 'FAILED', NULL, 'race')");
+		like($err, qr/reference is required/, 'nor resolved by somebody who has not looked');
+		my $requests = $s->requests;
+		if ($act eq 'resolve')
+		{
+			my ($id) = map { $_->{settlement_id} } $s->wallet->ledger("?trade_id=$trade");
+			$s->resolve($trade, 'SETTLED', $id, 'found in the books');
+		}
+		$s->sql("SELECT settlement.resume('BTC/USDT')");
+		ends_settled($s, $trade);
+		is($s->requests - $requests, $act eq 'resolve' ? 0 : 1, $act eq 'resolve' ? 'nothing is sent again' : 'it is sent again');
+		$s->wait_for_workers(2);
+	}
+	$s->faults;
+};
+
+# Somebody takes over, and has not committed: nobody else may, and the trade is
+# nobody's to send.
+scenario a_takeover_is_left_alone => sub {
+	my $recovered = $s->metric('recovered');
+	book($s, 'once');
+	my $requests = $s->requests;
+	$hold->at('deferred');
+	lose_worker('once');
+	$hold->reached('deferred', 'one worker takes over');
+	for my $i (1 .. 5)
+	{
+		$s->trade("other-$i", symbol => 'ETH/USDT');
+		$s->status_is("other-$i", 'SETTLED', 'another one is at work');
+	}
+	is($s->requests - $requests, 5, 'and does not send what is taken over');
+	$hold->release('deferred');
+	ends_settled($s, 'once');
+	is($s->metric('recovered') - $recovered, 1, 'it is taken over once');
+	is($s->requests - $requests, 6, 'and sent again once');
+	$s->wait_for_workers(2);
+	$s->faults;
+};
+
+# A trade that was enqueued twice is dead by one of its rows, and in flight by the
+# other, which the wallet has booked.
+sub dies_beside_its_flight
+{
+	my ($trade) = @_;
+	my $facts = $s->sql("SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'settlement.queue'::regclass AND attnum > 1");
+	$s->sql("INSERT INTO settlement.dlq (status, class, $facts) SELECT 'FAILED', 'queue_full', $facts FROM settlement.queue WHERE trade_id = '$trade'");
+}
+
+# Operators act on the dead row first, and end their transaction last.
+for my $act ('redrive', 'purge')
+{
+	for my $end ('COMMIT', 'ROLLBACK')
+	{
+		for my $who ('finish', 'takeover')
+		{
+			scenario "${who}_while_${act}_ends_with_$end" => sub {
+				my $trade = "$who-$act-$end";
+				$hold->at('claims') if $who eq 'finish';
+				book($s, $trade, $who eq 'finish' ? 0 : undef);
+				$hold->reached('claims', 'the answer is there') if $who eq 'finish';
+				dies_beside_its_flight($trade);
+				my ($status, $out, $err) = $s->try_sql("SELECT settlement.resolve('$trade', 'FAILED', 'ticket', 'race')");
+				like($err, qr/is queued or in flight/, 'to resolve it is refused at once');
+				$s->sql("SELECT settlement.pause('race', 'BTC/USDT')");
+				my $operator = $s->session;
+				$operator->query_safe('BEGIN; ' . ($act eq 'redrive' ? "SELECT settlement.redrive('$trade', 'race')"
+					: "SELECT settlement.dlq_purge('$trade', dry_run => false, reason => 'race')"));
+				if ($who eq 'finish')
+				{
+					$hold->release('claims');
+					$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'the worker records its answer');
+				}
+				else
+				{
+					lose_worker($trade);
+					taken_over($trade);
+				}
+				$operator->query_safe($end);
+				$operator->quit;
+				$s->sql("SELECT settlement.resume('BTC/USDT')");
+				$s->status_is($trade, 'SETTLED');
+				$s->at_rest($end eq 'ROLLBACK' ? 1 : 0, $end eq 'ROLLBACK' ? 'the dead row is left' : undef);
+				$s->sql("SELECT settlement.dlq_purge('$trade', dry_run => false, reason => 'it is settled')");
+				ends_settled($s, $trade);
+				$s->wait_for_workers(2);
+				$s->faults;
+			};
+		}
+	}
+}
 
 # Both settled and rejected in one claim, while its symbol is paused.  What would
 # be tried again is not recorded before that, whichever reply comes first.

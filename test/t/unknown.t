@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use LostReply;
 use Settlement;
 use Test::More;
 
@@ -30,14 +31,6 @@ sub dies_among_others
 {
 	my ($trade) = @_;
 	while_others_settle("SELECT count(*) = 1 FROM settlement.dlq WHERE trade_id = '$trade'", $trade);
-}
-
-sub waits_for_the_books
-{
-	my ($trade, $class) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return $s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = '$trade' AND last_class = '$class'",
-		"needs_lookup|$class", "$trade waits for the wallet's books");
 }
 
 # The first reply is lost; what comes after is a certain no, but only of itself.
@@ -143,7 +136,7 @@ scenario inserted_once_more => sub {
 	$s->dead_letter_is('twice', 'UNKNOWN key_conflict KEY_CONFLICT 2', 'a redrive ends the same way');
 	my $requests = $s->requests;
 	$s->sql("SELECT settlement.lookup('twice')");
-	waits_for_the_books('twice', 'wallet_reply');
+	waits_for_the_books($s, 'twice', 'wallet_reply');
 	is($s->requests, $requests, 'a look-up that finds other amounts settles nothing');
 	$s->sql("UPDATE trades SET price = kept.price FROM kept WHERE trades.trade_id = 'twice'");
 	$s->resolve('twice', 'SETTLED', $s->sql('SELECT settlement_id FROM kept'), 'the price was wrong');
@@ -155,18 +148,17 @@ scenario the_wallet_forgot => sub {
 	$s->set(idempotency_window => 1, retry_initial_backoff => '1500ms', retry_max_backoff => '1500ms');
 	$s->faults({ match => { trade_id => 'forgotten' }, action => 'close', apply => \1, forget => \1 });
 	$s->trade('forgotten');
-	waits_for_the_books('forgotten', 'unknown_key');
+	waits_for_the_books($s, 'forgotten', 'unknown_key');
 	is($s->effects_of('forgotten'), 1, 'it is not paid twice');
 	is($s->sql("SELECT place, trades FROM settlement.unknown"), 'needs_lookup|1', 'the operator sees it');
 	my $requests = $s->requests;
 	my $lookups = $s->lookups;
 	$s->sql("SELECT settlement.lookup('forgotten')");
 	wait_for(sub { $s->lookups > $lookups }, 'another look-up');
-	waits_for_the_books('forgotten', 'unknown_key');
+	waits_for_the_books($s, 'forgotten', 'unknown_key');
 	is($s->requests, $requests, 'nor sent after it was asked for again');
 	is($s->sql('SELECT count(*) FROM settlement.dlq'), 0, 'age alone does not kill it');
-	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger('?trade_id=forgotten');
-	$s->resolve('forgotten', 'SETTLED', $id, 'found in the books');
+	resolve_from_the_books($s, 'forgotten');
 	$s->status_is('forgotten', 'SETTLED');
 };
 

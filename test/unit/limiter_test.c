@@ -72,6 +72,22 @@ unused_tokens_come_back(void **state)
 	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
 }
 
+static void
+what_is_owed_is_missed_later(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_int_equal(limiter_take(&l, 100, 8, start), 8);
+	limiter_owe(&l, 100, 5, start);
+	assert_int_equal(limiter_take(&l, 100, 1, start), 0);
+	assert_int_equal(limiter_wait_ms(&l, 100, start), 40);
+	assert_int_equal(limiter_take(&l, 100, 10, start + 39 * MS), 0);
+	assert_int_equal(limiter_take(&l, 100, 10, start + 40 * MS), 1);
+	limiter_owe(&l, 0, 1000, start + 40 * MS);
+	assert_int_equal(limiter_take(&l, 100, 10, start + 50 * MS), 1);
+}
+
 /* Over t seconds at most burst + rate * t, and not much less when asked often. */
 static void
 long_run_keeps_the_rate(void **state)
@@ -265,6 +281,7 @@ main(void)
 		cmocka_unit_test(burst_then_rate),
 		cmocka_unit_test(slow_rates_work),
 		cmocka_unit_test(unused_tokens_come_back),
+		cmocka_unit_test(what_is_owed_is_missed_later),
 		cmocka_unit_test(long_run_keeps_the_rate),
 		cmocka_unit_test(wait_is_enough),
 		cmocka_unit_test(retry_after_holds_everything),
