@@ -131,7 +131,9 @@ cpu_by_kind()
 	{
 		sql -F ' ' -c "SELECT CASE backend_type WHEN 'settlement worker' THEN 'worker' WHEN 'client backend' THEN 'backend'
 				ELSE 'server' END, pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-		[ -z "${peer_pid-}" ] || echo "worker $peer_pid"
+		for pid in $(peer_processes); do
+			echo "worker $pid"
+		done
 		echo "wallet $wallet_pid"
 	} | while read -r kind pid; do
 		echo "$kind $pid $(cpu_of "$pid")"
@@ -151,14 +153,21 @@ wal_between()	# FROM TO
 		awk '$1 == "Transaction/COMMIT" { n = $2 } $1 == "Total" { bytes = $3 } END { print bytes + 0, n + 0 }'
 }
 
-# Memory of the peer's processes but for shared buffers, kB; the largest of ours.
+# The peer's process and its children; nothing for settlement.
+peer_processes()
+{
+	[ -z "${peer_pid-}" ] || awk -v peer="$peer_pid" '$1 == peer || $4 == peer { print $1 }' /proc/[0-9]*/stat 2>/dev/null || true
+}
+
+# Memory of each process that settles, but for shared buffers, in kB.
 memory_of_workers()
 {
-	local pid pids=${peer_pid-}
+	local pid pids
+	pids=$(peer_processes)
 	[ -n "$pids" ] || pids=$(sql -c 'SELECT pid FROM settlement.workers WHERE pid IS NOT NULL')
 	for pid in $pids; do
-		awk '$1 == "RssAnon:" || $1 == "RssFile:" { kb += $2 } END { print kb + 0 }' "/proc/$pid/status" 2>/dev/null
-	done | sort -n | tail -1
+		awk '$1 == "RssAnon:" || $1 == "RssFile:" { kb += $2 } END { print kb + 0 }' "/proc/$pid/status" 2>/dev/null || true
+	done
 }
 
 start_measuring()
@@ -179,7 +188,7 @@ stop_measuring()	# SECTION CASE PEER RUN TRADES
 	read -r bytes commits < <(wal_between "$wal_from" "$(wal_position)")
 	figure "$1" "$2" "$3" wal_drain "$4" "$(divide "$bytes" "$5" 1)"
 	figure "$1" "$2" "$3" commits "$4" "$(divide "$commits" "$5" 4)"
-	figure "$1" "$2" "$3" memory "$4" "$(divide "$(memory_of_workers)" 1024 1)"
+	figure "$1" "$2" "$3" memory "$4" "$(memory_of_workers | awk '{ kb += $1 } END { printf "%.1f", kb / 1024 }')"
 }
 
 # ----------------------------------------------------------------- peers
@@ -216,7 +225,8 @@ by_hand()
 describe_environment()
 {
 	peer_environment=(PGHOST="$work/db" PGUSER=postgres PGDATABASE=postgres PSQL="$bin/psql" NODE="$NODE" NODE_ENV=production
-		WALLET_URL="$WALLET_URL" TRADES="${trade_table-}" CONCURRENCY="${concurrency-128}")
+		WALLET_URL="$WALLET_URL" TRADES="${trade_table-}" CONCURRENCY="${concurrency-128}"
+		PROCESSES="${PROCESSES-$(nproc)}")
 }
 
 # The table that a peer's trades are in: ours has the trigger.

@@ -31,6 +31,7 @@ measure_concurrency()
 	start_nginx nginx-slow 0.05
 	use_nginx
 	use_workers 1
+	PROCESSES=1
 	for ((run = 1; run <= (runs < 3 ? runs : 3); run++)); do
 		for in_flight in 64 125 250 500 1000; do
 			for name in $(by_hand); do
@@ -42,5 +43,6 @@ measure_concurrency()
 	NGINX_URL=$url nginx_pid=$pid
 	use_nginx
 	use_workers 2
+	unset PROCESSES
 	set_to concurrency 64
 }

@@ -4,7 +4,7 @@
 
 note_memory()
 {
-	memory_of_workers >>"$work/memory"
+	memory_of_workers | sort -n | tail -1 >>"$work/memory"
 }
 
 a_million()	# RUN CASE

@@ -11,9 +11,9 @@
 const { Pool } = require('pg');
 const { run } = require('graphile-worker');
 const { settle, concurrency } = require('../lib/wallet');
-const { begin } = require('../lib/process');
+const { start, share } = require('../lib/process');
 
-const SESSIONS = Number(process.env.SESSIONS || 25);
+const SESSIONS = share(Number(process.env.SESSIONS || 25));
 
 const update = `UPDATE ${process.env.TRADES} SET settlement_status = 'SETTLED', settlement_id = $2,
   settled_at = clock_timestamp(), settlement_attempts = 1 WHERE trade_id = $1`;
@@ -25,7 +25,11 @@ async function job(request, helpers) {
   await helpers.query({ name: 'settled', text: update, values: [request.trade_id, id] });
 }
 
-begin(() => run({
+async function connect() {
+  await pgPool.query('SELECT');
+}
+
+start(connect, () => run({
   pgPool,
   taskList: { settle: job },
   noHandleSignals: true,

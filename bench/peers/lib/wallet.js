@@ -4,8 +4,9 @@
 // connection, as many connections as requests may be in flight.
 'use strict';
 const { Pool } = require('undici');
+const { share } = require('./process');
 
-const connections = Number(process.env.CONCURRENCY);
+const connections = share(Number(process.env.CONCURRENCY));
 const pool = new Pool(process.env.WALLET_URL, { connections, pipelining: 1 });
 
 // A UUID that is always the same for a trade.

@@ -4,14 +4,14 @@
 // batches are under way at once, so that neither the wallet nor the database
 // waits for the other.
 //
-// BATCH and LANES are the best of those tried; see bench/README.md.  With more
-// requests in flight than that, the lanes share them.
+// BATCH and LANES (of all processes) are the best of those tried; see bench/README.md.
+// With more requests in flight than that, the lanes share them.
 'use strict';
 const { Pool } = require('pg');
 const { settle, concurrency } = require('../lib/wallet');
-const { begin, sleep } = require('../lib/process');
+const { start, sleep, share } = require('../lib/process');
 
-const LANES = Number(process.env.LANES || 4);
+const LANES = share(Number(process.env.LANES || 4));
 const BATCH = Math.max(Number(process.env.BATCH || 250), Math.ceil(concurrency / LANES));
 const IDLE_MS = 5;
 const TABLE = process.env.TRADES;
@@ -55,10 +55,9 @@ async function lane() {
   }
 }
 
-async function main() {
+async function connect() {
   const clients = await Promise.all(Array.from({ length: LANES }, () => db.connect()));
   clients.forEach((client) => client.release());
-  begin(() => Promise.all(Array.from({ length: LANES }, lane)));
 }
 
-main();
+start(connect, () => Promise.all(Array.from({ length: LANES }, lane)));

@@ -8,9 +8,9 @@
 const { Pool } = require('pg');
 const { PgBoss } = require('pg-boss');
 const { settle } = require('../lib/wallet');
-const { begin, sleep } = require('../lib/process');
+const { start, sleep, share } = require('../lib/process');
 
-const LANES = Number(process.env.LANES || 4);
+const LANES = share(Number(process.env.LANES || 4));
 const BATCH = Number(process.env.BATCH || 250);
 const IDLE_MS = 5;
 
@@ -46,4 +46,4 @@ async function lane() {
   }
 }
 
-boss.start().then(() => begin(() => Promise.all(Array.from({ length: LANES }, lane))));
+start(() => boss.start(), () => Promise.all(Array.from({ length: LANES }, lane)));

@@ -26,6 +26,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -193,11 +194,11 @@ func main() {
 	defer stop()
 	pool, err := connect(ctx)
 	if err == nil {
-		switch os.Args[1] {
+		switch command := strings.Join(os.Args[1:], " "); command {
 		case "setup":
 			err = setup(ctx, pool)
 		case "plain", "complete-tx":
-			err = work(ctx, pool, os.Args[1] == "complete-tx")
+			err = work(ctx, pool, command == "complete-tx")
 		default:
 			err = errors.New("usage: river setup|plain|complete-tx")
 		}
