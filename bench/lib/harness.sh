@@ -67,6 +67,12 @@ until_is()	# QUERY VALUE
 	die "not after ten minutes: $1 = $2"
 }
 
+# The files may go while they are read.
+children_of()	# PID
+{
+	[ -z "$1" ] || { cat /proc/[0-9]*/stat 2>/dev/null || true; } | awk -v parent="$1" '{ sub(/\(.*\)/, "-") } $4 == parent { print $1 }'
+}
+
 # --------------------------------------------------------------- wallets
 
 # nginx with a fixed answer, at once or after some seconds; sets NGINX_URL and
@@ -79,7 +85,7 @@ start_nginx()	# NAME OF THE CONFIGURATION [SECONDS]
 	nginx -c "$work/$1.conf" -e "$work/$1.err"
 	NGINX_URL=http://127.0.0.1:$port
 	for ((try = 0; try < 100; try++)); do
-		nginx_pid=$(awk -v parent="$(cat "$work/$1.pid" 2>/dev/null)" 'parent != "" && $4 == parent { print $1 }' /proc/[0-9]*/stat 2>/dev/null || true)
+		nginx_pid=$(children_of "$(cat "$work/$1.pid" 2>/dev/null)")
 		if [ -n "$nginx_pid" ]; then
 			wallet_pid=$nginx_pid
 			return 0
@@ -156,7 +162,7 @@ wal_between()	# FROM TO
 # The peer's process and its children; nothing for settlement.
 peer_processes()
 {
-	[ -z "${peer_pid-}" ] || awk -v peer="$peer_pid" '$1 == peer || $4 == peer { print $1 }' /proc/[0-9]*/stat 2>/dev/null || true
+	[ -z "${peer_pid-}" ] || echo "$peer_pid" "$(children_of "$peer_pid")"
 }
 
 # Memory of each process that settles, but for shared buffers, in kB.
@@ -197,8 +203,12 @@ stop_measuring()	# SECTION CASE PEER RUN TRADES
 #   setup        create its tables
 #   tables       their names, emptied before each run
 #   enqueue.sql  a statement that enqueues the trades of the WITH query t
-#   run          work until SIGTERM: prints "ready", then waits for a line to begin
-# Settlement has workers already; settlement.enabled lets them begin.
+#   run          work until SIGTERM
+# Settlement has workers already; settlement.enabled lets them work.
+#
+# A peer is started, has settled some trades and is warm before anything is measured.
+# It is held (stopped in its tracks, while it has no query under way) when trades are
+# queued, and let go when measuring begins.
 
 set_up_peers()
 {
@@ -226,7 +236,7 @@ describe_environment()
 {
 	peer_environment=(PGHOST="$work/db" PGUSER=postgres PGDATABASE=postgres PSQL="$bin/psql" NODE="$NODE" NODE_ENV=production
 		WALLET_URL="$WALLET_URL" TRADES="${trade_table-}" CONCURRENCY="${concurrency-128}"
-		PROCESSES="${PROCESSES-$(nproc)}")
+		PROCESSES="${PROCESSES-$((($(nproc) + 1) / 2))}")
 }
 
 # The table that a peer's trades are in: ours has the trigger.
@@ -237,24 +247,17 @@ table_for()	# PEER KIND OF TABLE
 
 start_peer()	# PEER TABLE
 {
-	local try
 	peer=$1 trade_table=$2 peer_pid=
+	empty_tables "$1" "$2"
 	if [ "$peer" = settlement ]; then
-		settled_before=$(sql -c 'SELECT coalesce(sum(settled), 0) FROM settlement.workers')
-		return 0
+		set_to enabled on
+	else
+		describe_environment
+		env "${peer_environment[@]}" "bench/peers/$peer/run" </dev/null >"$work/$peer.log" 2>&1 &
+		peer_pid=$!
 	fi
-	rm -f "$work/go"
-	mkfifo "$work/go"
-	exec 7<>"$work/go"
-	describe_environment
-	env "${peer_environment[@]}" "bench/peers/$peer/run" <"$work/go" >"$work/$peer.log" 2>&1 7>&- &
-	peer_pid=$!
-	for ((try = 0; try < 300; try++)); do
-		! grep -q '^ready' "$work/$peer.log" || return 0
-		peer_lives
-		sleep 0.1
-	done
-	die "$peer is not ready after half a minute"
+	queue_trades "$peer" "$trade_table" 4000
+	await_settled "$trade_table"
 }
 
 peer_lives()
@@ -262,19 +265,41 @@ peer_lives()
 	[ -z "$peer_pid" ] || kill -0 "$peer_pid" 2>/dev/null || { cat "$work/$peer.log" >&2; die "$peer ended"; }
 }
 
-let_peer_begin()
+hold_peer()
 {
-	if [ "$peer" = settlement ]; then set_to enabled on; else echo go >&7; fi
+	local try
+	if [ "$peer" = settlement ]; then
+		set_to enabled off
+		until_is 'SELECT state FROM settlement.status' disabled
+		return
+	fi
+	for ((try = 0; try < 100; try++)); do
+		signal_peer STOP
+		[ "$(sql -c "SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()")" != 0 ] || return 0
+		signal_peer CONT
+		sleep 0.02
+	done
+	die "$peer always has a query under way"
+}
+
+let_peer_go()
+{
+	if [ "$peer" = settlement ]; then set_to enabled on; else signal_peer CONT; fi
+}
+
+signal_peer()	# SIGNAL
+{
+	# shellcheck disable=SC2046
+	kill -s "$1" $(peer_processes)
 }
 
 stop_peer()
 {
 	if [ "$peer" = settlement ]; then
-		set_to enabled off
-		until_is 'SELECT state FROM settlement.status' disabled
+		hold_peer
 	else
 		stop_process "$peer_pid"
-		exec 7>&-
 	fi
 	peer_pid=
 }
@@ -287,17 +312,26 @@ enqueue_statement()	# PEER
 empty_tables()	# PEER TABLE
 {
 	sql -c "TRUNCATE $2$([ ! -e "bench/peers/$1/tables" ] || sed 's/^/, /' "bench/peers/$1/tables")"
+	settled_before=$(sql -c 'SELECT coalesce(sum(settled), 0) FROM settlement.workers')
 }
 
-# Trades with their jobs, as after a while of inserts, and no checkpoint to come.
+# Trades with their jobs, which a peer sees all at once.
+queue_trades()	# PEER TABLE N
+{
+	{
+		echo BEGIN\;
+		echo "SELECT bench.fill('$2', $3);"
+		[ "$1" = settlement ] || echo "WITH t AS (SELECT * FROM $2) $(enqueue_statement "$1");"
+		echo COMMIT\;
+	} | sql >/dev/null
+}
+
+# As after a while of inserts, and no checkpoint to come.
 fill()	# PEER TABLE N
 {
 	empty_tables "$1" "$2"
 	sql -c CHECKPOINT
-	sql -c "SELECT bench.fill('$2', $3)" >/dev/null
-	if [ "$1" != settlement ]; then
-		{ echo "WITH t AS (SELECT * FROM $2)"; enqueue_statement "$1"; } | sql >/dev/null
-	fi
+	queue_trades "$@"
 	vacuum "$1" "$2"
 }
 
@@ -343,7 +377,7 @@ number_settled()	# TABLE
 	fi
 }
 
-# Until all that is in the table has settled since the peer was started.
+# Until all that is in the table has settled since it was empty.
 await_settled()	# TABLE [COMMAND FOR EACH LOOK]
 {
 	local n deadline=$((SECONDS + 1800))

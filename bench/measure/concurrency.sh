@@ -6,13 +6,14 @@ slow_drain()	# RUN PEER IN FLIGHT
 {
 	local table
 	table=$(table_for "$2" trades)
-	# About four seconds at the most that can be had.
-	fill "$2" "$table" $(($3 * 80))
 	concurrency=$3
 	[ "$2" != settlement ] || set_to concurrency "$3"
 	start_peer "$2" "$table"
+	hold_peer
+	# About four seconds at the most that can be had.
+	fill "$2" "$table" $(($3 * 80))
 	start_measuring
-	let_peer_begin
+	let_peer_go
 	await_settled "$table"
 	stop_measuring concurrency "$3" "$2" "$1" $(($3 * 80))
 	stop_peer

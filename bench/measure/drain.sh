@@ -16,13 +16,14 @@ drain()	# CASE KIND OF TABLE RUN PEER
 {
 	local from bytes table
 	table=$(table_for "$4" "$2")
+	start_peer "$4" "$table"
+	hold_peer
 	from=$(wal_position)
 	fill "$4" "$table" "$trades"
 	read -r bytes _ < <(wal_between "$from" "$(wal_position)")
 	figure drain "$1" "$4" wal_fill "$3" "$(divide "$bytes" "$trades" 1)"
-	start_peer "$4" "$table"
 	start_measuring
-	let_peer_begin
+	let_peer_go
 	await_settled "$table"
 	stop_measuring drain "$1" "$4" "$3" "$trades"
 	stop_peer

@@ -4,13 +4,11 @@
 
 latency()	# RUN PEER RATE
 {
-	local table quantile
+	local table quantile ms last
 	table=$(table_for "$2" trades)
 	insert_script "$2" "$table" >"$work/insert.sql"
-	empty_tables "$2" "$table"
 	start_peer "$2" "$table"
-	let_peer_begin
-	# What is late at first (plans, connections, compilation) is no trade's usual wait.
+	# What is late at first (plans, connections) is no trade's usual wait.
 	insert_trades insert.sql -c 16 -T 2 --rate "$3"
 	await_settled "$table"
 	last=$(sql -c "SELECT max(trade_id) FROM $table")

@@ -12,6 +12,8 @@ a_million()	# RUN CASE
 	local holder=
 	[ "$2" = none ] || [ "$2" = snapshot ] || sql -c "CALL bench.put_aside('$2', $many)"
 	[ "$2" = none ] || sql -c 'VACUUM ANALYZE settlement.deferred, settlement.dlq'
+	start_peer settlement public.trades
+	hold_peer
 	fill settlement public.trades "$many"
 	if [ "$2" = snapshot ]; then
 		"$bin/psql" -X -q -h "$work/db" -U postgres -d postgres -c 'BEGIN ISOLATION LEVEL REPEATABLE READ' \
@@ -20,8 +22,7 @@ a_million()	# RUN CASE
 		until_is "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3600)' AND backend_xmin IS NOT NULL" 1
 	fi
 	: >"$work/memory"
-	start_peer settlement public.trades
-	let_peer_begin
+	let_peer_go
 	await_settled public.trades note_memory
 	stop_peer
 	if [ -n "$holder" ]; then

@@ -3,14 +3,15 @@
 
 sustain()	# RUN PEER
 {
-	local table left n
+	local table left n bytes commits wal_from
 	table=$(table_for "$2" trades)
 	insert_script "$2" "$table" >"$work/insert.sql"
+	start_peer "$2" "$table"
+	hold_peer
 	empty_tables "$2" "$table"
 	sql -c CHECKPOINT
-	start_peer "$2" "$table"
-	start_measuring
-	let_peer_begin
+	wal_from=$(wal_position)
+	let_peer_go
 	insert_trades insert.sql -c 16 -T "$seconds"
 	left=$(sql -c "SELECT count(*) FROM $table WHERE settlement_status = 'PENDING'")
 	await_settled "$table"

@@ -17,7 +17,7 @@ const IDLE_MS = 5;
 const TABLE = process.env.TRADES;
 const BY_DAY = TABLE.endsWith('exchange'); // its key has the time too
 
-const db = new Pool({ max: LANES });
+const db = new Pool({ max: LANES, idleTimeoutMillis: 0 });
 
 const claim = `
   WITH j AS (UPDATE bench.jobs SET leased_until = now() + interval '1 minute', attempts = attempts + 1
@@ -55,9 +55,4 @@ async function lane() {
   }
 }
 
-async function connect() {
-  const clients = await Promise.all(Array.from({ length: LANES }, () => db.connect()));
-  clients.forEach((client) => client.release());
-}
-
-start(connect, () => Promise.all(Array.from({ length: LANES }, lane)));
+start(() => Promise.all(Array.from({ length: LANES }, lane)));

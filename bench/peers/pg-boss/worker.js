@@ -1,7 +1,6 @@
 // pg-boss by fetch() and complete(), its interface for batches
 // (https://timgit.github.io/pg-boss/#/./api/jobs): work() polls twice a second at most.
-// The options that its documentation names as faster: no ordering by priority nor by
-// creation.  A batch's trade rows and its jobs are finished in one transaction, by the
+// A batch's trade rows and its jobs are finished in one transaction, by the
 // documented option db.  Several batches are under way at once, as in the hand-rolled
 // worker; sizes are the best of those tried.
 'use strict';
@@ -17,8 +16,8 @@ const IDLE_MS = 5;
 const update = `UPDATE ${process.env.TRADES} t SET settlement_status = 'SETTLED', settlement_id = r.sid,
   settled_at = clock_timestamp(), settlement_attempts = 1 FROM unnest($1::bigint[], $2::text[]) AS r(id, sid)
   WHERE t.trade_id = r.id`;
-const db = new Pool({ max: LANES });
-const boss = new PgBoss({ max: LANES, supervise: false, schedule: false });
+const db = new Pool({ max: LANES, idleTimeoutMillis: 0 });
+const boss = new PgBoss({ max: LANES, idleTimeoutMillis: 0, supervise: false, schedule: false });
 boss.on('error', (error) => console.error(error));
 
 async function finish(jobs, ids) {
@@ -37,7 +36,7 @@ async function finish(jobs, ids) {
 
 async function lane() {
   for (;;) {
-    const jobs = await boss.fetch('settle', { batchSize: BATCH, priority: false, orderByCreatedOn: false });
+    const jobs = await boss.fetch('settle', { batchSize: BATCH });
     if (jobs.length === 0) {
       await sleep(IDLE_MS);
       continue;
@@ -46,4 +45,9 @@ async function lane() {
   }
 }
 
-start(() => boss.start(), () => Promise.all(Array.from({ length: LANES }, lane)));
+async function work() {
+  await boss.start();
+  await Promise.all(Array.from({ length: LANES }, lane));
+}
+
+start(work);

@@ -15,7 +15,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -176,10 +175,6 @@ func work(ctx context.Context, pool *pgxpool.Pool, completeTx bool) error {
 		FetchPollInterval: pollInterval,
 	})
 	if err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
 	if err := client.Start(ctx); err != nil {
