@@ -29,6 +29,9 @@ prepare()
 	sql -f bench/lib/schema.sql -f bench/lib/exchange.sql -f bench/limits/claim_and_finish.sql >/dev/null
 	echo "section,case,peer,measure,run,value" >"$work/figures.csv"
 	figure machine - - cores 1 "$(nproc)"
+	figure machine - - rounds 1 "$runs"
+	figure machine - - trades 1 "$trades"
+	figure machine - - load 1 "$(cut -d' ' -f2 /proc/loadavg)"
 	set_up_peers
 }
 

@@ -32,7 +32,7 @@ const finish = `
   UPDATE ${TABLE} t SET settlement_status = 'SETTLED', settlement_id = r.sid, settled_at = clock_timestamp(),
     settlement_attempts = 1
   FROM unnest($1::bigint[], $2::text[] ${BY_DAY ? ', $3::timestamptz[]' : ''}) AS r(id, sid ${BY_DAY ? ', at' : ''})
-  WHERE t.trade_id = r.id ${BY_DAY ? 'AND t.executed_at = r.at' : ''}`;
+  WHERE t.trade_id = r.id ${BY_DAY ? 'AND t.executed_at = r.at AND t.executed_at BETWEEN $4 AND $5' : ''}`;
 
 function request(t) {
   const [base, quote] = t.symbol.split('/');
@@ -50,7 +50,12 @@ async function lane() {
     }
     const ids = await Promise.all(rows.map((t) => settle(request(t))));
     const values = [rows.map((t) => t.trade_id), ids];
-    if (BY_DAY) values.push(rows.map((t) => t.executed_at));
+    if (BY_DAY) {
+      const times = rows.map((t) => t.executed_at);
+      const sorted = times.toSorted();
+      // The bounds spare the executor all partitions but those of the batch.
+      values.push(times, sorted[0], sorted.at(-1));
+    }
     await db.query({ name: 'finish', text: finish, values });
   }
 }
