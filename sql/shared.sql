@@ -12,7 +12,8 @@ CREATE FUNCTION settlement._database_state(
     OUT breaker_times_opened bigint, OUT limited_until timestamptz,
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
     OUT sweep_all boolean, OUT next_due timestamptz,
-    OUT register_failures integer, OUT held_since timestamptz) RETURNS SETOF record
+    OUT register_failures integer, OUT held_since timestamptz,
+    OUT batch_refused_at timestamptz, OUT batch_refused_status integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
@@ -50,6 +51,15 @@ CREATE FUNCTION settlement._duration_buckets(OUT name text, OUT le double precis
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_list_duration_buckets' LANGUAGE c VOLATILE ROWS 80;
 COMMENT ON FUNCTION settlement._duration_buckets() IS 'Internal: cumulative histograms of this database; le in seconds.';
+
+CREATE FUNCTION settlement._trace_id(attached_id integer, trade_id text, of_row text) RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_trace_id' LANGUAGE c STABLE;
+COMMENT ON FUNCTION settlement._trace_id(integer, text, text) IS 'Internal: the W3C trace id of the requests of a trade: that of its row, or one made from its first key.';
+
+CREATE FUNCTION settlement._log_act(act text, trade_id text, details text, count bigint, reason text)
+    RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_log_act' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._log_act(text, text, text, bigint, text) IS 'Internal: tell the server log of an act of an operator.';
 
 CREATE FUNCTION settlement._library_version() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_library_version' LANGUAGE c STABLE;

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "http.h"
+
 bool
 log_open(Log *log, const char *path)
 {
@@ -53,7 +55,7 @@ log_request(Log *log, const Request *request)
 		trade_id = request->trade.trade_id;
 	if (request->fault.rule != NULL)
 		fault = fault_action_name(request->fault.plan.action);
-	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s*}",
+	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s* s:s* s:o*}",
 					 "at", at,
 					 "method", request->method,
 					 "path", request->path,
@@ -61,7 +63,10 @@ log_request(Log *log, const Request *request)
 					 "ending", ending_name(request),
 					 "key", request->key[0] == '\0' ? NULL : request->key,
 					 "trade_id", trade_id,
-					 "fault", fault);
+					 "traceparent", http_header(request, "traceparent"),
+					 "fault", fault,
+					 "items", request->item_count == 0 ? NULL
+					 : json_integer((json_int_t) request->item_count));
 	if (line == NULL)
 		return;
 	json_dumpf(line, log->file, JSON_COMPACT);

@@ -29,6 +29,7 @@ static const char *const counter_names[] = {
 	[COUNT_REJECTED] = "rejected",
 	[COUNT_REQUESTS] = "requests",
 	[COUNT_REQUEST_FAILURES] = "request_failures",
+	[COUNT_BATCHES] = "batches",
 	[COUNT_RETRIES] = "retries",
 	[COUNT_LOOKUPS] = "lookups",
 	[COUNT_RECOVERED] = "recovered",

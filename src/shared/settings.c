@@ -24,6 +24,7 @@ int			settlement_workers = 2;
 int			settlement_max_workers = 8;
 int			settlement_concurrency = 64;
 bool		settlement_adaptive_concurrency = false;
+int			settlement_batch_size = 1;
 char	   *settlement_wallet_url = NULL;
 char	   *settlement_wallet_adapter = NULL;
 bool		settlement_wallet_lookup = true;
@@ -56,6 +57,9 @@ int			settlement_attempt_history = ATTEMPT_HISTORY_FAILURES;
 int			settlement_attempt_retention = 30 * 24 * 60;
 char	   *settlement_site_file = NULL;
 int			settlement_log_settlements = LOG_SETTLEMENTS_FAILURES;
+int			settlement_log_attempts = 10;
+double		settlement_log_sample_rate = 1.0;
+bool		settlement_trace_sampled = true;
 bool		settlement_force_drop = false;
 int			settlement_send_after = SEND_AFTER_LOCAL;
 
@@ -255,11 +259,14 @@ define_worker_settings(void)
 			   process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 			   0);
 	define_int("settlement.concurrency",
-			   "Requests that one worker may have in flight.",
+			   "Trades that one worker may have in flight.",
 			   &settlement_concurrency, 64, 1, MAX_CONCURRENCY, PGC_SIGHUP, 0);
 	define_bool("settlement.adaptive_concurrency",
 				"Find out how many requests the wallet can take, up to settlement.concurrency.",
 				&settlement_adaptive_concurrency, false, PGC_SIGHUP);
+	define_int("settlement.batch_size",
+			   "Most trades in one request, for a wallet that takes batches; 1 = each alone.",
+			   &settlement_batch_size, 1, 1, 1000, PGC_SIGHUP, 0);
 	define_int("settlement.shutdown_timeout",
 			   "How long a worker that stops waits for its requests.",
 			   &settlement_shutdown_timeout, 7000, 0, 600000, PGC_SIGHUP, GUC_UNIT_MS);
@@ -285,6 +292,15 @@ define_worker_settings(void)
 							 NULL, &settlement_log_settlements,
 							 LOG_SETTLEMENTS_FAILURES, log_settlements_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_int("settlement.log_attempts",
+			   "Failed attempts that are written to the server log per class, worker and minute; the others are summed up.",
+			   &settlement_log_attempts, 10, 0, 1000000, PGC_SIGHUP, 0);
+	define_real("settlement.log_sample_rate",
+				"Part of the settled trades that is written to the server log with settlement.log_settlements = all.",
+				&settlement_log_sample_rate, 1.0, 0.0, 1.0);
+	define_bool("settlement.trace_sampled",
+				"The traceparent header asks the wallet to record the trace.",
+				&settlement_trace_sampled, true, PGC_SIGHUP);
 	define_bool("settlement.force_drop",
 				"Let DROP EXTENSION discard trades that are not settled.",
 				&settlement_force_drop, false, PGC_SUSET);

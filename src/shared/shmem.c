@@ -63,6 +63,9 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u32(&db->pause_all, 0);
 	pg_atomic_init_u64(&db->pauses_version, 1);
 	pg_atomic_init_u64(&db->last_definite_at, 0);
+	pg_atomic_init_u64(&db->batch_refused_at, 0);
+	pg_atomic_init_u32(&db->batch_refused_status, 0);
+	pg_atomic_init_u64(&db->no_batch_until, 0);
 	pg_atomic_init_u64(&db->epoch, 0);
 	pg_atomic_init_u64(&db->refused_epoch, 0);
 	pg_atomic_init_u64(&db->next_due, 0);
@@ -193,6 +196,8 @@ forget_facts(DbState *db)
 	pg_atomic_write_u32(&db->send_state, SEND_STARTING);
 	pg_atomic_write_u32(&db->pause_all, 0);
 	pg_atomic_write_u64(&db->last_definite_at, 0);
+	pg_atomic_write_u64(&db->batch_refused_at, 0);
+	pg_atomic_write_u64(&db->no_batch_until, 0);
 	pg_atomic_write_u64(&db->epoch, 0);
 	pg_atomic_write_u64(&db->refused_epoch, 0);
 	pg_atomic_write_u64(&db->next_due, 0);

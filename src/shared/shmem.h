@@ -73,8 +73,9 @@ typedef enum Counter
 	COUNT_SETTLED,
 	COUNT_FAILED,				/* dead-lettered by a worker */
 	COUNT_REJECTED,				/* ... of them by the wallet's final no */
-	COUNT_REQUESTS,				/* requests sent */
-	COUNT_REQUEST_FAILURES,		/* ... that did not settle */
+	COUNT_REQUESTS,				/* trades sent; a trade sent again counts again */
+	COUNT_REQUEST_FAILURES,		/* ... that did not settle by it */
+	COUNT_BATCHES,				/* requests that carried several of them */
 	COUNT_RETRIES,				/* moves to deferred for another attempt */
 	COUNT_LOOKUPS,
 	COUNT_RECOVERED,			/* trades taken over from a worker that died */
@@ -152,6 +153,11 @@ typedef struct DbState
 	pg_atomic_uint64 pauses_version;	/* raised at commit of each change */
 	pg_atomic_uint64 last_definite_at;	/* TimestampTz of the last definite
 										 * answer for any key */
+	pg_atomic_uint64 batch_refused_at;	/* TimestampTz: the wallet refused a whole
+										 * batch; 0 once it answers one */
+	pg_atomic_uint32 batch_refused_status;	/* ... with this HTTP status */
+	pg_atomic_uint64 no_batch_until;	/* TimestampTz: it takes none, and is tried
+										 * again after this */
 	pg_atomic_uint64 epoch;
 	pg_atomic_uint64 refused_epoch; /* the wallet had seen a higher one */
 	pg_atomic_uint64 next_due;	/* TimestampTz of the earliest deferred row; 0

@@ -34,6 +34,8 @@
 #include "pgver.h"
 #include "queue/apply.h"
 #include "queue/pauses.h"
+#include "queue/tradelog.h"
+#include "shared/logline.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/stopping.h"
@@ -125,8 +127,6 @@ start_signals(void)
 static void
 build_wait_set(Worker *w)
 {
-	if (w->wait_set != NULL)
-		FreeWaitEventSet(w->wait_set);
 	w->wait_set = create_wait_event_set_compat(TopMemoryContext, 3);
 	AddWaitEventToSet(w->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(w->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
@@ -260,7 +260,6 @@ loop(Worker *w)
 {
 	while (!may_leave(w))
 	{
-		WalletClient *client = w->client;
 		TimestampTz now;
 
 		beat(w);
@@ -278,7 +277,7 @@ loop(Worker *w)
 			turn_run(w);
 		upkeep(w, now);
 		report_activity(w);
-		if (w->client != client || w->wait_set == NULL)
+		if (w->wait_set == NULL)
 			build_wait_set(w);
 		if (!may_leave(w))
 			wait_for_work(w);
@@ -358,10 +357,12 @@ settlement_worker_main(Datum main_arg)
 	handled_open(slot_index, MyDatabaseId);
 	beat(w);
 	run(w);
+	tradelog_summarize(GetCurrentTimestamp(), true);
 
 	if (w->pool->n_used > 0)
 		ereport(LOG,
-				(errmsg("settlement worker stops with %d trades in flight",
+				(errcode(LOG_STOPPED_IN_FLIGHT),
+				 errmsg("settlement worker stops with %d trades in flight",
 						w->pool->n_used)));
 	slot_detach_clean();
 	proc_exit(0);
