@@ -1,4 +1,4 @@
-set terminal svg size 720,360 font 'sans-serif,13' background rgb 'white'
+set terminal svg size 840,360 font 'sans-serif,13' background rgb 'white'
 set output output_file
 set datafile separator '\t'
 set title 'Queued trades settled per second (primary key only, nginx)'
