@@ -50,10 +50,14 @@ CREATE FUNCTION settlement._durations(OUT name text, OUT count bigint, OUT sum d
     AS 'MODULE_PATHNAME', 'settlement_list_durations' LANGUAGE c VOLATILE ROWS 4;
 COMMENT ON FUNCTION settlement._durations() IS 'Internal: durations of this database, in seconds.';
 
-CREATE FUNCTION settlement._duration_buckets(OUT name text, OUT le double precision, OUT count bigint)
-    RETURNS SETOF record
-    AS 'MODULE_PATHNAME', 'settlement_list_duration_buckets' LANGUAGE c VOLATILE ROWS 80;
-COMMENT ON FUNCTION settlement._duration_buckets() IS 'Internal: cumulative histograms of this database; le in seconds.';
+CREATE FUNCTION settlement._histograms(OUT name text, OUT le double precision[], OUT counts bigint[],
+    OUT sum double precision) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_histograms' LANGUAGE c VOLATILE ROWS 5;
+COMMENT ON FUNCTION settlement._histograms() IS 'Internal: cumulative histograms of this database: durations in seconds, claim_size in trades.';
+
+CREATE FUNCTION settlement._stats_reset() RETURNS timestamptz
+    AS 'MODULE_PATHNAME', 'settlement_stats_reset' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._stats_reset() IS 'Internal: when counters and histograms of this database began; NULL when the library is not preloaded.';
 
 CREATE FUNCTION settlement._recent(OUT window_s double precision, OUT submitted bigint, OUT settled bigint,
     OUT dead bigint, OUT requests bigint, OUT answered bigint, OUT request_p50 double precision,

@@ -15,6 +15,7 @@
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "shared/standby.h"
+#include "shared/stats_file.h"
 
 #define TRANCHE		"settlement"
 #define YOUNG_SERVER_MS		5000
@@ -150,8 +151,14 @@ startup_shmem(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	settlement_shared = ShmemInitStruct("settlement", shared_size(), &found);
 	if (!found)
+	{
 		init_shared(settlement_shared);
+		stats_file_take();
+	}
 	LWLockRelease(AddinShmemInitLock);
+	/* the postmaster, or single-user mode: whoever is the last to go */
+	if (!IsUnderPostmaster)
+		on_shmem_exit(stats_file_write, (Datum) 0);
 }
 
 void
@@ -205,6 +212,17 @@ forget_facts(DbState *db)
 	pg_atomic_write_u64(&db->next_apply, 0);
 }
 
+/* Caller holds the lock exclusively. */
+static void
+reset_stats(DbState *db, TimestampTz now)
+{
+	db->stats_reset = now;
+	for (int i = 0; i < N_COUNTERS; i++)
+		pg_atomic_write_u64(&db->counter[i], 0);
+	memset(db->duration, 0, sizeof(db->duration));
+	memset(&db->claim_size, 0, sizeof(db->claim_size));
+}
+
 /* Give an entry to a database.  Caller holds the lock exclusively. */
 static void
 take_database(DbState *db, Oid database)
@@ -226,9 +244,7 @@ take_database(DbState *db, Oid database)
 	limiter_init(&db->limiter, now);
 	forget_hints(db);
 	forget_facts(db);
-	for (int i = 0; i < N_COUNTERS; i++)
-		pg_atomic_write_u64(&db->counter[i], 0);
-	memset(db->duration, 0, sizeof(db->duration));
+	reset_stats(db, now);
 }
 
 void
@@ -249,6 +265,7 @@ shmem_forget_extension(DbState *db)
 	forget_hints(db);
 	SpinLockRelease(&db->hint_mutex);
 	forget_facts(db);
+	reset_stats(db, now);
 	LWLockRelease(settlement_shared->lock);
 }
 

@@ -67,7 +67,10 @@ typedef enum SendState
 	SEND_STANDBY
 } SendState;
 
-/* Counters of a database since the server start. */
+/*
+ * Counters of a database.  stats_file.c keeps them, and Durations, by number:
+ * another order wants another MAGIC there.
+ */
 typedef enum Counter
 {
 	COUNT_SUBMITTED = 0,		/* committed enqueues */
@@ -117,6 +120,7 @@ typedef struct DbState
 	int			holds;			/* DDL under way that needs it without workers */
 	TimestampTz probed_at;
 	bool		probe_requested;
+	TimestampTz stats_reset;	/* counters and histograms began */
 	uint64		config_hash;	/* of the wallet_url that the last probe saw */
 	int			workers_missing;	/* wanted, but max_workers has no place */
 	int			early_deaths;	/* rounds in a row in which workers died young */
@@ -179,6 +183,7 @@ typedef struct DbState
 	pg_atomic_uint32 dlq_changed;	/* its tally may want folding */
 	pg_atomic_uint64 counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];
+	Histogram	claim_size;		/* trades per claim, less one */
 } DbState;
 
 typedef enum SlotState
@@ -284,7 +289,8 @@ extern DbState *shmem_database(Oid database, bool create);
 
 /*
  * The extension was dropped in this database: what is known about its queue is
- * void.  Takes settlement_shared->lock, policy_lock and hint_mutex in turn.
+ * void, and its numbers begin anew.  Takes settlement_shared->lock, policy_lock
+ * and hint_mutex in turn.
  */
 extern void shmem_forget_extension(DbState *db);
 
@@ -312,6 +318,13 @@ shmem_count(DbState *db, Counter which, int64 n)
 {
 	if (db != NULL)
 		pg_atomic_fetch_add_u64(&db->counter[which], n);
+}
+
+/* A claim took n > 0 trades.  Counted from 0, so that n = 2^k ends a bucket. */
+static inline void
+shmem_count_claim(DbState *db, int n)
+{
+	histogram_add(&db->claim_size, n - 1);
 }
 
 /*
