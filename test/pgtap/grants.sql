@@ -39,7 +39,7 @@ INSERT INTO decided VALUES
         _attached_id,_audit,_base_type,_check_mapping,_check_no_column_twice,_check_table,
         _clock_latest,_column_misfit,_current_directory,_current_timeline,_defer,
         _describe_failure,_disallow_partitions,_dlq_matching,_doctor_table,
-        _duration_buckets,_enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
+        _enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
         _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
         _identity_problem,_is_preloaded,_key_columns,_lock_dead,_log_act,
         _look_up_first,_may_be_forgotten,_next_epoch,_notify_launcher,
@@ -52,7 +52,8 @@ INSERT INTO decided VALUES
         _count_dead,_estimate,_explain_flight,_explain_obstacles,_explain_turn,_fault_hint,
         _idempotency_key,_is_slow,_needed_bytes,_queued,_request_body,_send_state_words,
         _settle_path,_settlement_indexes,_snapshot_holders,_stored_tables,_tally_change,
-        _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known}');
+        _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known,
+        _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset}');
 
 CREATE TEMP VIEW given AS
 SELECT p.proname AS name, p.oid,
