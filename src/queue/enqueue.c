@@ -257,7 +257,7 @@ write_tally(const SettlementCatalog *catalog, const RowBuffer *dead)
 	row_set(&row, Anum_tally_trades, Int64GetDatum(1));
 	row_set(&row, Anum_tally_discardable, Int64GetDatum(1));
 	row_set(&row, Anum_tally_quote_value, dead->isnull[quote - 1] ?
-			NumericGetDatum(int64_to_numeric(0)) : dead->value[quote - 1]);
+			DirectFunctionCall1(int4_numeric, Int32GetDatum(0)) : dead->value[quote - 1]);
 	row_set(&row, Anum_tally_first_seen, dead->value[Anum_dlq_died_at - 1]);
 	row_set(&row, Anum_tally_last_seen, dead->value[Anum_dlq_died_at - 1]);
 	row_insert(catalog->dlq_tally, &row);
