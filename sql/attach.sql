@@ -22,6 +22,7 @@ AS $$
     SELECT r.role, r.usual_names::name[],
            CASE r.holds
                WHEN 'id' THEN '{text,varchar,bpchar,uuid,bigint,integer,smallint}'
+               WHEN 'trace' THEN '{text,varchar,bpchar,uuid}'
                WHEN 'text' THEN '{text,varchar,bpchar}'
                WHEN 'amount' THEN '{numeric,bigint,integer,smallint}'
                WHEN 'time' THEN '{timestamptz,timestamp}'
@@ -40,7 +41,7 @@ AS $$
         ('quantity',        '{quantity,qty,amount,size}',                  'amount', 'required', NULL),
         ('buyer_fee',       '{buyer_fee,buy_fee}',                         'amount', 'fee',      NULL),
         ('seller_fee',      '{seller_fee,sell_fee}',                       'amount', 'fee',      NULL),
-        ('trace_id',        '{trace_id}',                                  'id',     'optional', NULL),
+        ('trace_id',        '{trace_id,traceparent}',                      'trace',  'optional', NULL),
         ('executed_at',     '{executed_at,traded_at,created_at}',          'time',   'optional', NULL),
         ('status',          '{settlement_status}',                         'text',   'result',   'text'),
         ('settlement_id',   '{settlement_id}',                             'reference', 'result', 'text'),
@@ -522,6 +523,10 @@ BEGIN
         RAISE EXCEPTION 'source must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
+    -- A column with whole traceparents serves as well: the trace id is taken out.
+    IF jsonb_typeof(columns) = 'object' AND columns ? 'traceparent' AND NOT columns ? 'trace_id' THEN
+        columns := columns - 'traceparent' || jsonb_build_object('trace_id', columns -> 'traceparent');
+    END IF;
     key_columns := settlement._key_columns(relation);
     PERFORM settlement._check_mapping(relation, columns);
     mapping := settlement._find_columns(relation, columns);
@@ -531,8 +536,8 @@ BEGIN
     EXECUTE format('CREATE TRIGGER settlement_enqueue AFTER INSERT OR DELETE ON %s
                     FOR EACH ROW EXECUTE FUNCTION settlement.enqueue()', relation);
     PERFORM settlement._allow_partitions(relation);
-    INSERT INTO settlement.audit_log (act, attached_id, details)
-    VALUES ('attach', id, jsonb_build_object('table', relation, 'source', source, 'columns', mapping));
+    PERFORM settlement._audit('attach', id, NULL,
+        jsonb_build_object('table', relation, 'source', source, 'columns', mapping), NULL, NULL);
     IF NOT EXISTS (SELECT FROM settlement.identity) THEN
         PERFORM settlement.write_identity(format('attach of %s', relation));
     END IF;
@@ -575,8 +580,7 @@ BEGIN
             USING DETAIL = 'They will be settled all the same; what is in the DLQ stays there.',
                   HINT = 'Keep the columns for outcomes until then.';
     END IF;
-    INSERT INTO settlement.audit_log (act, attached_id, details, count)
-    VALUES ('detach', id, jsonb_build_object('table', relation), left_over);
+    PERFORM settlement._audit('detach', id, NULL, jsonb_build_object('table', relation), left_over, NULL);
     RETURN left_over;
 END
 $$;
@@ -629,8 +633,8 @@ BEGIN
         RETURN n;
     END IF;
     EXECUTE format('SELECT count(*) FILTER (WHERE settlement._enqueue_row(p.leaf, p.tid)) FROM (%s OFFSET 0) p', query) INTO n;
-    INSERT INTO settlement.audit_log (act, attached_id, details, count)
-    VALUES ('enqueue_pending', a.attached_id, jsonb_build_object('since', since, 'max', max), n);
+    PERFORM settlement._audit('enqueue_pending', a.attached_id, NULL,
+        jsonb_build_object('since', since, 'max', max), n, NULL);
     RETURN n;
 END
 $$;

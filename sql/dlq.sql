@@ -6,13 +6,21 @@
 -- that table's owner.  A trade leaves a table only by a DELETE of rows that the
 -- same transaction has locked, so that two operators, or an operator and a
 -- worker, cannot both move it.  Functions whose name starts with _ are internal.
+--
+-- To send again, or to give up, what may have been paid takes a right of its own
+-- besides EXECUTE on the verb.  A SECURITY DEFINER function cannot see who called
+-- it, and the session's user is somebody else where an index expression or a
+-- trigger is the caller.  But the default of an argument is evaluated with the
+-- caller's rights: permit proves the right, once, and cannot be made up.
 
 CREATE FUNCTION settlement._audit(act text, attached_id integer, trade_id text, details jsonb,
     count bigint, reason text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO settlement.audit_log (act, attached_id, trade_id, details, count, reason)
     VALUES (_audit.act, _audit.attached_id, _audit.trade_id,
-            coalesce(jsonb_strip_nulls(_audit.details), '{}'), _audit.count, _audit.reason)
+            coalesce(jsonb_strip_nulls(_audit.details), '{}'), _audit.count, _audit.reason);
+    SELECT settlement._log_act(_audit.act, _audit.trade_id, jsonb_strip_nulls(_audit.details)::text,
+                               _audit.count, _audit.reason)
 $$;
 COMMENT ON FUNCTION settlement._audit(text, integer, text, jsonb, bigint, text) IS 'Internal: record an act of an operator.';
 
@@ -125,6 +133,38 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
         OR first_sent_at > settlement._clock_latest() + interval '1 minute'
 $$;
 COMMENT ON FUNCTION settlement._may_be_forgotten(timestamptz) IS 'Internal: is the idempotency window of a key over, or not known?';
+
+-- ---------------------------------------------------------------- may have been paid
+
+CREATE FUNCTION settlement._issue_permit() RETURNS bigint
+    AS 'MODULE_PATHNAME', 'settlement_issue_permit'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._issue_permit() IS 'Internal: EXECUTE on it is the right to redrive or give up what may have been paid; returns the proof.';
+
+CREATE FUNCTION settlement._permit() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF has_function_privilege('settlement._issue_permit()', 'EXECUTE') THEN
+        RETURN settlement._issue_permit();
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION settlement._permit() IS 'Internal: proof that the caller may redrive or give up what may have been paid; NULL when not.';
+
+CREATE FUNCTION settlement._redeem_permit(permit bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_redeem_permit'
+    LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._redeem_permit(bigint) IS 'Internal: whether a proof is the one issued last; it is used up.';
+
+CREATE FUNCTION settlement._raise_not_permitted(act text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'permission denied to %', act
+        USING ERRCODE = 'insufficient_privilege',
+              DETAIL = 'The wallet may have moved its money.',
+              HINT = 'settlement.lookup() and settlement.resolve_where() ask the wallet.  To decide without it takes settlement.grant_operator(role, may_repay => true).';
+END $$;
+COMMENT ON FUNCTION settlement._raise_not_permitted(text) IS 'Internal: error for who may not decide on what may have been paid.';
 
 -- ---------------------------------------------------------------- redrive
 
@@ -272,7 +312,9 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[], timestamptz) IS
 -- forgotten its key, into deferred as needs_lookup.  Returns where it went
 -- (queue, deferred, needs_lookup) or why it did not: moved (somebody else was
 -- faster), invalid, settled, or what apply_outcome said (kept, locked, gone, refused).
-CREATE FUNCTION settlement._redrive(dlq_id bigint, retry_at timestamptz, look_up boolean, reason text)
+-- What may have been paid needs may_repay, unless the wallet is asked first.
+CREATE FUNCTION settlement._redrive(dlq_id bigint, retry_at timestamptz, look_up boolean, reason text,
+    may_repay boolean)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -289,6 +331,9 @@ BEGIN
     ids := locked.ids;
     IF ids IS NULL THEN
         RETURN 'moved';
+    END IF;
+    IF (trade.status = 'UNKNOWN' OR trade.maybe_executed) AND NOT look_up AND may_repay IS NOT TRUE THEN
+        PERFORM settlement._raise_not_permitted(format('redrive trade "%s"', trade.trade_id));
     END IF;
 
     -- An outcome not yet written to the trade row is overtaken by PENDING.
@@ -347,7 +392,7 @@ BEGIN
                            'generation', trade.generation), 1, reason);
     RETURN result;
 END $$;
-COMMENT ON FUNCTION settlement._redrive(bigint, timestamptz, boolean, text) IS 'Internal: take one trade out of the DLQ and let it go on.';
+COMMENT ON FUNCTION settlement._redrive(bigint, timestamptz, boolean, text, boolean) IS 'Internal: take one trade out of the DLQ and let it go on.';
 
 -- What the results of _redrive mean to a person.
 CREATE FUNCTION settlement._redrive_problem(result text) RETURNS text
@@ -380,7 +425,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._raise_not_redriven(text, text) IS 'Internal: error for a trade that was not redriven.';
 
-CREATE FUNCTION settlement.redrive(trade_id text, reason text, relation regclass DEFAULT NULL)
+CREATE FUNCTION settlement.redrive(trade_id text, reason text, relation regclass DEFAULT NULL,
+    permit bigint DEFAULT settlement._permit())
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -396,13 +442,13 @@ BEGIN
     IF dlq_id IS NULL THEN
         PERFORM settlement._raise_not_there(redrive.trade_id, attached, 'settlement.dlq');
     END IF;
-    result := settlement._redrive(dlq_id, NULL, false, reason);
+    result := settlement._redrive(dlq_id, NULL, false, reason, settlement._redeem_permit(permit));
     IF result NOT IN ('queue', 'needs_lookup') THEN
         PERFORM settlement._raise_not_redriven(redrive.trade_id, result);
     END IF;
     RETURN result;
 END $$;
-COMMENT ON FUNCTION settlement.redrive(text, text, regclass) IS 'Let a dead trade go on.  Returns queue (it is sent again) or needs_lookup (the wallet may have forgotten its key, so it is asked first).  The same key is used again, except after a final rejection.';
+COMMENT ON FUNCTION settlement.redrive(text, text, regclass, bigint) IS 'Let a dead trade go on.  Returns queue (it is sent again) or needs_lookup (the wallet may have forgotten its key, so it is asked first).  The same key is used again, except after a final rejection.  What may have been paid takes grant_operator(..., may_repay => true): leave permit to its default, which proves that.';
 
 -- ---------------------------------------------------------------- many at once
 --
@@ -452,7 +498,8 @@ COMMENT ON FUNCTION settlement._dlq_matching(jsonb) IS 'Internal: dead letters t
 -- Redrive each, whatever happens to the others.  A user's trigger may raise for
 -- one of them, so rows run in subtransactions, five hundred to one; only a
 -- batch that failed is done again row by row.
-CREATE FUNCTION settlement._redrive_each(ids bigint[], per_second numeric, look_up boolean, reason text)
+CREATE FUNCTION settlement._redrive_each(ids bigint[], per_second numeric, look_up boolean, reason text,
+    may_repay boolean)
 RETURNS TABLE (dlq_id bigint, result text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -471,7 +518,7 @@ BEGIN
                 results[i] := settlement._redrive(ids[i],
                     CASE WHEN per_second IS NOT NULL
                          THEN start_at + (i - 1) / per_second * interval '1 second' END,
-                    look_up, reason);
+                    look_up, reason, may_repay);
             END LOOP;
             done := upto;
         EXCEPTION WHEN OTHERS THEN
@@ -485,10 +532,10 @@ BEGIN
     END LOOP;
     RETURN QUERY SELECT i.id, i.result FROM unnest(ids, results) AS i (id, result);
 END $$;
-COMMENT ON FUNCTION settlement._redrive_each(bigint[], numeric, boolean, text) IS 'Internal: redrive many trades, each by itself.';
+COMMENT ON FUNCTION settlement._redrive_each(bigint[], numeric, boolean, text, boolean) IS 'Internal: redrive many trades, each by itself.';
 
 CREATE FUNCTION settlement._redrive_where(act text, filter jsonb, dry_run boolean, max bigint,
-    per_second numeric, look_up boolean, reason text)
+    per_second numeric, look_up boolean, reason text, may_repay boolean)
 RETURNS TABLE (error_class text, error_code text, trade_status text, matching bigint,
     redriven bigint, skipped bigint, note text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -509,12 +556,15 @@ BEGIN
     END IF;
 
     PERFORM settlement._require_reason(reason);
+    IF filter ->> 'status' = 'UNKNOWN' AND NOT look_up AND may_repay IS NOT TRUE THEN
+        PERFORM settlement._raise_not_permitted('redrive UNKNOWN trades');
+    END IF;
     FOR error_class, error_code, trade_status, matching, redriven, skipped, note IN
         WITH matched AS MATERIALIZED (SELECT d.id, d.class, d.code, d.status
                                       FROM settlement._dlq_matching(filter) d),
              tried AS MATERIALIZED (SELECT t.* FROM settlement._redrive_each(
                           ARRAY(SELECT m.id FROM matched m ORDER BY m.id LIMIT _redrive_where.max),
-                          per_second, look_up, reason) t)
+                          per_second, look_up, reason, may_repay) t)
         SELECT m.class, m.code, m.status, count(*),
                count(*) FILTER (WHERE t.result = ANY (went)),
                count(*) FILTER (WHERE t.result <> ALL (went)),
@@ -528,14 +578,15 @@ BEGIN
     END LOOP;
     PERFORM settlement._audit(act, NULL, NULL, filter, total, reason);
 END $$;
-COMMENT ON FUNCTION settlement._redrive_where(text, jsonb, boolean, bigint, numeric, boolean, text) IS 'Internal: redrive what a filter names.';
+COMMENT ON FUNCTION settlement._redrive_where(text, jsonb, boolean, bigint, numeric, boolean, text, boolean) IS 'Internal: redrive what a filter names.';
 
 CREATE FUNCTION settlement.redrive_where(class text DEFAULT NULL, code text DEFAULT NULL,
     http_status integer DEFAULT NULL, symbol text DEFAULT NULL, user_id text DEFAULT NULL,
     status text DEFAULT NULL, older_than interval DEFAULT NULL, newer_than interval DEFAULT NULL,
     min_value numeric DEFAULT NULL, max_value numeric DEFAULT NULL, relation regclass DEFAULT NULL,
     all_rows boolean DEFAULT false, dry_run boolean DEFAULT true, max bigint DEFAULT NULL,
-    per_second numeric DEFAULT NULL, reason text DEFAULT NULL)
+    per_second numeric DEFAULT NULL, reason text DEFAULT NULL,
+    permit bigint DEFAULT settlement._permit())
 RETURNS TABLE (error_class text, error_code text, trade_status text, matching bigint,
     redriven bigint, skipped bigint, note text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -545,9 +596,9 @@ BEGIN
             'http_status', http_status, 'symbol', symbol, 'user_id', user_id, 'status', status,
             'older_than', older_than, 'newer_than', newer_than, 'min_value', min_value,
             'max_value', max_value, 'relation', relation), all_rows),
-        dry_run, max, per_second, false, reason);
+        dry_run, max, per_second, false, reason, settlement._redeem_permit(permit));
 END $$;
-COMMENT ON FUNCTION settlement.redrive_where(text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text) IS 'Let the dead trades that a filter names go on; by default only say what matches (dry_run => false acts).  UNKNOWN ones match only with status => ''UNKNOWN''.  user_id is buyer or seller, the values are quote amounts, max takes the oldest, per_second spreads them over time.';
+COMMENT ON FUNCTION settlement.redrive_where(text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text, bigint) IS 'Let the dead trades that a filter names go on; by default only say what matches (dry_run => false acts).  UNKNOWN ones match only with status => ''UNKNOWN'', and take grant_operator(..., may_repay => true): leave permit to its default, which proves that.  user_id is buyer or seller, the values are quote amounts, max takes the oldest, per_second spreads them over time.';
 
 CREATE FUNCTION settlement.resolve_where(class text DEFAULT NULL, code text DEFAULT NULL,
     http_status integer DEFAULT NULL, symbol text DEFAULT NULL, user_id text DEFAULT NULL,
@@ -565,7 +616,7 @@ BEGIN
             'older_than', older_than, 'newer_than', newer_than, 'min_value', min_value,
             'max_value', max_value, 'relation', relation), all_rows)
             || '{"status": "UNKNOWN"}',
-        dry_run, max, per_second, true, reason);
+        dry_run, max, per_second, true, reason, false);
 END $$;
 COMMENT ON FUNCTION settlement.resolve_where(text, text, integer, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text) IS 'Ask the wallet what became of the UNKNOWN dead letters that a filter names, and record what it says; what it does not know is sent again under the same key, or, past settlement.idempotency_window, waits in deferred.  By default only say what matches (dry_run => false acts).';
 
@@ -624,7 +675,7 @@ COMMENT ON FUNCTION settlement.dlq_purge(text, text, text, integer, text, text, 
 -- ---------------------------------------------------------------- resolve
 
 CREATE FUNCTION settlement.resolve(trade_id text, outcome text, reference text, reason text,
-    relation regclass DEFAULT NULL)
+    relation regclass DEFAULT NULL, permit bigint DEFAULT settlement._permit())
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -632,6 +683,7 @@ DECLARE
     trade record;
     result text;
     error text := 'resolved: ' || reason;
+    may_repay CONSTANT boolean := settlement._redeem_permit(permit);
 BEGIN
     PERFORM settlement._require_reason(reason);
     reference := nullif(btrim(reference), '');
@@ -655,6 +707,7 @@ BEGIN
                           d.trade_tid, d.row_key, d.attempts, to_jsonb(d) FROM waiting d)
     SELECT count(*) AS n, bool_or(t.unknown) AS unknown, max(t.attempts) AS attempts,
            jsonb_agg(jsonb_strip_nulls(t.facts) || jsonb_build_object('place', t.place)) AS facts,
+           max(t.facts ->> 'trace_id') AS trace_id,
            (array_agg(t.leaf))[1] AS leaf, (array_agg(t.trade_tid))[1] AS trade_tid,
            (SELECT u.row_key FROM taken u LIMIT 1) AS row_key
     INTO trade FROM taken t;
@@ -668,6 +721,9 @@ BEGIN
         RAISE EXCEPTION 'trade "%" is queued or in flight', resolve.trade_id
             USING ERRCODE = 'object_in_use',
                   HINT = 'settlement.pause() its symbol and wait for settlement.wait_paused().';
+    END IF;
+    IF trade.unknown AND NOT may_repay THEN
+        PERFORM settlement._raise_not_permitted(format('resolve trade "%s"', resolve.trade_id));
     END IF;
     IF reference IS NULL AND (outcome = 'SETTLED' OR trade.unknown) THEN
         RAISE EXCEPTION 'a reference is required to resolve trade "%"', resolve.trade_id
@@ -695,12 +751,12 @@ BEGIN
         trade.attempts, CASE outcome WHEN 'FAILED' THEN error END);
     IF result IN ('locked', 'refused') THEN
         INSERT INTO settlement.unapplied (attached_id, leaf, trade_tid, trade_id, row_key, status,
-            settlement_id, settled_at, attempts, error, failures, last_failure, last_failed_at)
+            settlement_id, settled_at, attempts, error, failures, last_failure, last_failed_at, trace_id)
         VALUES (attached, trade.leaf, trade.trade_tid, resolve.trade_id, trade.row_key, outcome,
             CASE outcome WHEN 'SETTLED' THEN reference END,
             CASE outcome WHEN 'SETTLED' THEN clock_timestamp() END,
             trade.attempts, CASE outcome WHEN 'FAILED' THEN error END, 1,
-            settlement._redrive_problem(result), clock_timestamp());
+            settlement._redrive_problem(result), clock_timestamp(), trade.trace_id);
         PERFORM settlement._announce_work();
         RAISE NOTICE 'the outcome is recorded; it could not be written to the trade row yet: %',
             settlement._redrive_problem(result)
@@ -714,7 +770,7 @@ BEGIN
                            'facts', trade.facts), 1, reason);
     RETURN result;
 END $$;
-COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
+COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass, bigint) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both, and takes grant_operator(..., may_repay => true): leave permit to its default, which proves that.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
 
 -- ---------------------------------------------------------------- lookup
 
@@ -746,7 +802,7 @@ BEGIN
                   DETAIL = 'The wallet certainly did not move its money.',
                   HINT = 'settlement.redrive() it to try again.';
     ELSIF dead.id IS NOT NULL THEN
-        result := settlement._redrive(dead.id, NULL, true, NULL);
+        result := settlement._redrive(dead.id, NULL, true, NULL, false);
         IF result <> 'needs_lookup' THEN
             PERFORM settlement._raise_not_redriven(lookup.trade_id, result);
         END IF;

@@ -228,20 +228,24 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     r record;
     places integer := 0;
+    trace text;
 BEGIN
     FOR r IN SELECT q AS queued FROM settlement.queue q
              WHERE q.trade_id = _explain.trade_id AND q.attached_id = _explain.attached_id LOOP
         places := places + 1;
+        trace := (r.queued).trace_id;
         RETURN QUERY SELECT * FROM settlement._explain_queued(r.queued);
     END LOOP;
     FOR r IN SELECT d AS waiting FROM settlement.deferred d
              WHERE d.trade_id = _explain.trade_id AND d.attached_id = _explain.attached_id LOOP
         places := places + 1;
+        trace := (r.waiting).trace_id;
         RETURN QUERY SELECT * FROM settlement._explain_deferred(r.waiting);
     END LOOP;
     FOR r IN SELECT d AS dead FROM settlement.dlq d
              WHERE d.trade_id = _explain.trade_id AND d.attached_id = _explain.attached_id LOOP
         places := places + 1;
+        trace := (r.dead).trace_id;
         RETURN QUERY SELECT * FROM settlement._explain_dead(r.dead);
     END LOOP;
     FOR r IN SELECT u.* FROM settlement.unapplied u
@@ -251,7 +255,14 @@ BEGIN
             r.status || coalesce(' (' || r.settlement_id || ')', ''), settlement._moment(r.recorded_at),
             CASE WHEN r.failures > 0 THEN format(': failed %s times, last with "%s"', r.failures, r.last_failure) ELSE '' END,
             settlement._moment(r.next_apply_at));
+        trace := coalesce(trace, r.trace_id);
     END LOOP;
+    IF places > 0 THEN
+        trace := settlement._trace_id(attached_id, trade_id, trace);
+        IF trace IS NOT NULL THEN
+            RETURN NEXT format('Its requests have the trace id %s.', trace);
+        END IF;
+    END IF;
     IF places = 0 THEN
         RETURN QUERY SELECT * FROM settlement._explain_row(trade_id, attached_id, row_found, status,
                                                            settlement_id, settled_at, error);

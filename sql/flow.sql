@@ -149,6 +149,7 @@ BEGIN
             jsonb_build_object('former', to_jsonb(former) - 'singleton',
                                'present', to_jsonb(present) - 'singleton'),
             n_marked, adopt.reason);
+    PERFORM settlement._log_act('adopt', NULL, format('epoch %s', present.epoch), n_marked, adopt.reason);
     RETURN present.epoch;
 END $$;
 COMMENT ON FUNCTION settlement.adopt(text) IS 'Let this database send from now on, wherever it came from, and return the new epoch.  Only one copy of a database may be adopted.  Trades that wait are looked up at the wallet before they are sent.';

@@ -3,13 +3,16 @@
 -- PUBLIC gets nothing; not even the internal functions.  pg_monitor may look at
 -- the views that hold numbers and states.  What shows single trades or acts on
 -- them is granted by the administrator, best through settlement.grant_operator.
+-- To decide on what may have been paid, without asking the wallet, is a right of
+-- its own: EXECUTE on settlement._issue_permit().  Functions that are in neither
+-- list are for the administrator, or are called by others only.
 
 CREATE FUNCTION settlement._grant(role text, operator boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     look CONSTANT name[] := '{_database_state,_queue_depth,_workers,_flights,_counters,_durations,_sizes,_metrics,
-        prometheus,doctor,_doctor_server,_doctor_wallet,_doctor_workers,_doctor_standby,_doctor_tables,_doctor_trades}';
-    act CONSTANT name[] := '{redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
+        _trace_id,prometheus,doctor,_doctor_server,_doctor_wallet,_doctor_workers,_doctor_standby,_doctor_tables,_doctor_trades}';
+    act CONSTANT name[] := '{_permit,redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
         resume,wait_paused,drain,_undrained,_in_transaction_block,breaker_open,breaker_close,rescan,restart_worker,
         explain,_explain,timeline,_timeline,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';
     object regclass;
@@ -33,11 +36,24 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._grant(text, boolean) IS 'Internal: grant what a monitor, or an operator, needs.';
 
-CREATE FUNCTION settlement.grant_operator(role regrole) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT settlement._grant(role::text, true)
-$$;
-COMMENT ON FUNCTION settlement.grant_operator(regrole) IS 'Let a role look at everything and use the operator''s verbs; not attach, detach, enqueue_pending and adopt, which stay with the administrator.';
+CREATE FUNCTION settlement.grant_operator(role regrole, may_repay boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._grant(role::text, true);
+    IF may_repay THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION settlement._issue_permit() TO %s', role);
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement.grant_operator(regrole, boolean) IS 'Let a role look at everything and use the operator''s verbs; not attach, detach, enqueue_pending and adopt, which stay with the administrator.  Only with may_repay it may also redrive and resolve what may have been paid without asking the wallet (UNKNOWN, maybe_executed).';
+
+CREATE FUNCTION settlement.revoke_operator(role regrole) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA settlement FROM %s', role);
+    EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA settlement FROM %s', role);
+    EXECUTE format('REVOKE ALL ON SCHEMA settlement FROM %s', role);
+END $$;
+COMMENT ON FUNCTION settlement.revoke_operator(regrole) IS 'Take back what grant_operator() has given, and any other right of that role in the schema settlement.  To take back may_repay alone: revoke, and grant again without it.';
 
 DO $$
 DECLARE

@@ -77,7 +77,8 @@ COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: 
 
 CREATE VIEW settlement.in_flight AS
 SELECT q.trade_id, a.relid AS relation, q.symbol, f.since, clock_timestamp() - f.since AS age,
-       f.phase, q.attempts + 1 AS attempt, f.slot, f.queue_id
+       f.phase, q.attempts + 1 AS attempt, f.slot, f.queue_id,
+       settlement._trace_id(q.attached_id, q.trade_id, q.trace_id) AS trace_id
 FROM settlement._flights() f
      LEFT JOIN settlement.queue q ON q.id = f.queue_id
      LEFT JOIN settlement.attached a ON a.attached_id = q.attached_id;

@@ -51,6 +51,15 @@ CREATE FUNCTION settlement._duration_buckets(OUT name text, OUT le double precis
     AS 'MODULE_PATHNAME', 'settlement_list_duration_buckets' LANGUAGE c VOLATILE ROWS 80;
 COMMENT ON FUNCTION settlement._duration_buckets() IS 'Internal: cumulative histograms of this database; le in seconds.';
 
+CREATE FUNCTION settlement._trace_id(attached_id integer, trade_id text, of_row text) RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_trace_id' LANGUAGE c STABLE;
+COMMENT ON FUNCTION settlement._trace_id(integer, text, text) IS 'Internal: the W3C trace id of the requests of a trade: that of its row, or one made from its first key.';
+
+CREATE FUNCTION settlement._log_act(act text, trade_id text, details text, count bigint, reason text)
+    RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_log_act' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._log_act(text, text, text, bigint, text) IS 'Internal: tell the server log of an act of an operator.';
+
 CREATE FUNCTION settlement._library_version() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_library_version' LANGUAGE c STABLE;
 COMMENT ON FUNCTION settlement._library_version() IS 'Internal: version of the loaded library.';

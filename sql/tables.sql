@@ -6,6 +6,23 @@
 -- trade; they are the same in queue, deferred and dlq, and travel together.
 -- src/queue/facts.h lists them for C.
 
+-- The script runs as a superuser: names that are not qualified are the server's,
+-- and nobody else may put anything beside ours, now or later.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'settlement' AND n.nspowner <> current_user::regrole) THEN
+        RAISE EXCEPTION 'schema "settlement" exists and belongs to somebody else'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Its owner could change what the extension does. Rename or drop it; CREATE EXTENSION makes its own.';
+    ELSIF EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass
+                  AND d.refobjid = 'settlement'::regnamespace AND d.classid <> 'pg_extension'::regclass) THEN
+        RAISE EXCEPTION 'schema "settlement" exists and is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Move or drop what is in it.';
+    END IF;
+END $$;
+
 CREATE SEQUENCE settlement.attached_id_seq AS integer;
 
 CREATE TABLE settlement.attached (
@@ -80,6 +97,7 @@ COMMENT ON COLUMN settlement.queue.lookup_first IS 'Ask the wallet what it knows
 COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it was enqueued: a hint, checked against its key.';
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
+COMMENT ON COLUMN settlement.queue.trace_id IS 'W3C trace id, 32 hex digits, when the trade row has one (role trace_id of attach()).  NULL: one is made from the trade''s first key; settlement.explain() shows it.';
 COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, so the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
@@ -218,7 +236,8 @@ CREATE TABLE settlement.unapplied (
     settled_at      timestamptz,
     attempts        integer NOT NULL DEFAULT 0,
     error           text,
-    content         text[]
+    content         text[],
+    trace_id        text
 ) USING heap WITH (autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false);
 CREATE INDEX unapplied_next_apply_at_idx ON settlement.unapplied (next_apply_at);
 CREATE INDEX unapplied_trade_id_idx ON settlement.unapplied (trade_id);
@@ -310,6 +329,111 @@ ALTER TABLE settlement.attempts REPLICA IDENTITY FULL;
 ALTER TABLE settlement.discrepancies REPLICA IDENTITY FULL;
 COMMENT ON TABLE settlement.discrepancies IS 'Facts that contradict each other and need a person.';
 COMMENT ON COLUMN settlement.discrepancies.kind IS 'trade_row_gone: an outcome found no row.  trade_changed: the row was changed after it was enqueued; what was enqueued was paid.  status_changed: the row said SETTLED or REVERSED, or another settlement id, when its outcome came; it was left so.  settled_after_resolve: the wallet settled what an operator had resolved as FAILED or purged.';
+
+-- ---------------------------------------------------------------- columns
+
+COMMENT ON COLUMN settlement.attached.attached_id IS 'What other tables call it.';
+COMMENT ON COLUMN settlement.attached.relid IS 'The table, or the root of a partitioned one.';
+COMMENT ON COLUMN settlement.attached.attached_at IS 'When attach() was called last.';
+COMMENT ON COLUMN settlement.attached.attached_by IS 'Who called it.';
+
+COMMENT ON COLUMN settlement.queue.id IS 'Order of arrival; a trade that is retried has a new one.';
+COMMENT ON COLUMN settlement.queue.enqueued_at IS 'Start of the transaction that inserted the trade.';
+COMMENT ON COLUMN settlement.queue.attached_id IS 'The table, in settlement.attached.';
+COMMENT ON COLUMN settlement.queue.trade_id IS 'Trade id, as text.';
+COMMENT ON COLUMN settlement.queue.symbol IS 'Market: base and quote currency.';
+COMMENT ON COLUMN settlement.queue.buyer_id IS 'User who gets the base currency.';
+COMMENT ON COLUMN settlement.queue.seller_id IS 'User who gets the quote currency.';
+COMMENT ON COLUMN settlement.queue.buyer_order_id IS 'Order of the buyer, whose reservation the wallet releases.';
+COMMENT ON COLUMN settlement.queue.seller_order_id IS 'Order of the seller.';
+COMMENT ON COLUMN settlement.queue.price IS 'Quote currency per unit of base currency.';
+COMMENT ON COLUMN settlement.queue.quantity IS 'Base amount.';
+COMMENT ON COLUMN settlement.queue.buyer_fee IS 'In quote currency, on top of the quote amount.';
+COMMENT ON COLUMN settlement.queue.seller_fee IS 'In quote currency, out of the quote amount.';
+
+COMMENT ON COLUMN settlement.claims.token IS 'Number of the claim since the server start.';
+COMMENT ON COLUMN settlement.claims.slot IS 'The worker, as in settlement.workers.';
+COMMENT ON COLUMN settlement.claims.claimed_at IS 'When it was claimed; counts as the first send of what is sent for the first time.';
+COMMENT ON COLUMN settlement.claims.ids IS 'Ids of queue.';
+
+COMMENT ON COLUMN settlement.deferred.id IS 'Order of arrival here.';
+COMMENT ON COLUMN settlement.deferred.retry_at IS 'When it is due; infinity: not by itself.';
+COMMENT ON COLUMN settlement.deferred.reason IS 'retry: for the next attempt; pending: the wallet has not finished; recovered: its worker is gone; paused: its symbol is; needs_lookup: the wallet is asked before anything is sent.';
+COMMENT ON COLUMN settlement.deferred.last_sent_at IS 'When the last request was sent.';
+COMMENT ON COLUMN settlement.deferred.last_class IS 'Why it failed (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.deferred.last_code IS 'The code in the wallet''s reply.';
+COMMENT ON COLUMN settlement.deferred.last_status IS 'Its HTTP status.';
+COMMENT ON COLUMN settlement.deferred.last_message IS 'Its message, or what went wrong.';
+
+COMMENT ON COLUMN settlement.dlq.id IS 'Order of arrival here.';
+COMMENT ON COLUMN settlement.dlq.class IS 'Why it died (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.dlq.code IS 'The code in the wallet''s last reply.';
+COMMENT ON COLUMN settlement.dlq.http_status IS 'Its HTTP status.';
+COMMENT ON COLUMN settlement.dlq.message IS 'Its message, or what went wrong.';
+COMMENT ON COLUMN settlement.dlq.died_at IS 'When it came here.';
+
+COMMENT ON COLUMN settlement.unapplied.id IS 'Order of arrival; an outcome is overtaken by a later one of the same trade unless money moved.';
+COMMENT ON COLUMN settlement.unapplied.next_apply_at IS 'When it is tried again.';
+COMMENT ON COLUMN settlement.unapplied.failures IS 'How often it could not be written.';
+COMMENT ON COLUMN settlement.unapplied.last_failure IS 'Why, the last time.';
+COMMENT ON COLUMN settlement.unapplied.last_failed_at IS 'When that was.';
+COMMENT ON COLUMN settlement.unapplied.recorded_at IS 'When the outcome was recorded.';
+COMMENT ON COLUMN settlement.unapplied.status IS 'To be written: the settlement status.';
+COMMENT ON COLUMN settlement.unapplied.settlement_id IS 'To be written: what the wallet calls it.  NULL leaves the column as it is.';
+COMMENT ON COLUMN settlement.unapplied.settled_at IS 'To be written.  NULL leaves the column as it is.';
+COMMENT ON COLUMN settlement.unapplied.error IS 'To be written: why it is not settled.';
+
+COMMENT ON COLUMN settlement.attempts.at IS 'When the request was sent.';
+COMMENT ON COLUMN settlement.attempts.attempt IS 'Which request of the trade, of all generations; a look-up has the number of the request before it.';
+COMMENT ON COLUMN settlement.attempts.verb IS 'settle or lookup.';
+COMMENT ON COLUMN settlement.attempts.outcome IS 'Of settle: settled, rejected, conflict, unknown, pending, not_executed, fenced.  Of lookup: settled, rejected, pending, unknown_key, failed.';
+COMMENT ON COLUMN settlement.attempts.class IS 'Why it failed (docs/logging.md lists the classes).';
+COMMENT ON COLUMN settlement.attempts.http_status IS 'Of the reply.';
+COMMENT ON COLUMN settlement.attempts.code IS 'The code in the reply.';
+COMMENT ON COLUMN settlement.attempts.message IS 'The message in the reply, or what went wrong; never a secret.';
+COMMENT ON COLUMN settlement.attempts.duration IS 'From the submission of the request to its end.';
+COMMENT ON COLUMN settlement.attempts.slot IS 'The worker, as in settlement.workers.';
+
+COMMENT ON COLUMN settlement.pauses.symbol IS 'Market, or *.';
+COMMENT ON COLUMN settlement.pauses.reason IS 'Why.';
+COMMENT ON COLUMN settlement.pauses.until IS 'When it ends by itself; NULL: not.';
+COMMENT ON COLUMN settlement.pauses.by IS 'Who paused it.';
+COMMENT ON COLUMN settlement.pauses.at IS 'When.';
+
+COMMENT ON COLUMN settlement.audit_log.id IS 'Order of the acts.';
+COMMENT ON COLUMN settlement.audit_log.at IS 'When.';
+COMMENT ON COLUMN settlement.audit_log.role IS 'Who: the session''s user, whatever role it had set.';
+COMMENT ON COLUMN settlement.audit_log.act IS 'Name of the function, mostly.';
+COMMENT ON COLUMN settlement.audit_log.details IS 'Arguments, and what it found.';
+COMMENT ON COLUMN settlement.audit_log.count IS 'How many trades it concerned.';
+COMMENT ON COLUMN settlement.audit_log.reason IS 'As given.';
+
+COMMENT ON COLUMN settlement.identity.singleton IS 'There is one row.';
+COMMENT ON COLUMN settlement.identity.system_identifier IS 'Of the cluster, as pg_control_system() says.';
+COMMENT ON COLUMN settlement.identity.database_oid IS 'Of the database.';
+COMMENT ON COLUMN settlement.identity.adopted_at IS 'When it was said that this is the one.';
+COMMENT ON COLUMN settlement.identity.adopted_by IS 'By whom.';
+COMMENT ON COLUMN settlement.identity.reason IS 'Why.';
+
+COMMENT ON COLUMN settlement.discrepancies.at IS 'When it was found.';
+COMMENT ON COLUMN settlement.discrepancies.details IS 'What contradicts what.';
+
+-- A column that tables have in common means the same in each.
+DO $$
+DECLARE
+    col record;
+BEGIN
+    FOR col IN
+        SELECT a.attrelid::regclass AS rel, a.attname, col_description(q.attrelid, q.attnum) AS text
+        FROM pg_attribute q JOIN pg_attribute a ON a.attname = q.attname AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE q.attrelid = 'settlement.queue'::regclass
+          AND a.attrelid = ANY ('{settlement.deferred,settlement.dlq,settlement.unapplied,settlement.attempts,
+                                  settlement.audit_log,settlement.discrepancies}'::regclass[])
+          AND col_description(a.attrelid, a.attnum) IS NULL
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', col.rel, col.attname, col.text);
+    END LOOP;
+END $$;
 
 -- One statement each: they all update the extension's row.
 DO $$

@@ -58,6 +58,14 @@ extern int	no_such_variable
 #define random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
 #endif
 
+/* 64 random bits, not for secrets. */
+#if PG_VERSION_NUM >= 150000
+#define random_bits64() pg_prng_uint64(&pg_global_prng_state)
+#else
+#define random_bits64() \
+	((uint64) random() << 42 ^ (uint64) random() << 21 ^ (uint64) random())
+#endif
+
 /* index_beginscan: 18 added instrumentation. */
 #if PG_VERSION_NUM >= 180000
 #define index_beginscan_compat(heap, index, snapshot, nkeys) \

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "http.h"
+
 bool
 log_open(Log *log, const char *path)
 {
@@ -53,7 +55,7 @@ log_request(Log *log, const Request *request)
 		trade_id = request->trade.trade_id;
 	if (request->fault.rule != NULL)
 		fault = fault_action_name(request->fault.plan.action);
-	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s*}",
+	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s* s:s*}",
 					 "at", at,
 					 "method", request->method,
 					 "path", request->path,
@@ -61,6 +63,7 @@ log_request(Log *log, const Request *request)
 					 "ending", ending_name(request),
 					 "key", request->key[0] == '\0' ? NULL : request->key,
 					 "trade_id", trade_id,
+					 "traceparent", http_header(request, "traceparent"),
 					 "fault", fault);
 	if (line == NULL)
 		return;

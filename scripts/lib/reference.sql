@@ -47,3 +47,21 @@ SELECT format('| `%s` | %s | %s | %s | %s |', name,
                    WHEN 'superuser' THEN 'reload, or SET by a superuser' ELSE context END,
               concat_ws(' ', short_desc, extra_desc))
 FROM pg_settings WHERE name LIKE 'settlement.%' ORDER BY name;
+
+\echo
+\echo '## Metrics'
+\echo
+\echo 'The view `settlement.metrics` has all of them. `settlement.prometheus()` exports counters as `settlement_NAME_total`, gauges as `settlement_NAME`, and durations as histograms instead of their quantiles.'
+\echo
+\echo '| metric | kind | |'
+\echo '|---|---|---|'
+SELECT format('| `%s` | %s | %s |', name, kind, description) FROM settlement.metrics ORDER BY kind, name;
+
+\echo
+\echo '## Kinds of log lines'
+\echo
+\echo 'SQLSTATEs of what is written to the server log; [logging.md](logging.md) says when, and with which fields.'
+\echo
+\echo '| name | SQLSTATE |'
+\echo '|---|---|'
+\! sed -n "s/^#define \(LOG_[A-Z_]*\)[[:space:]]*MAKE_SQLSTATE('\(.\)','\(.\)','\(.\)','\(.\)','\(.\)').*/| \`\1\` | \`\2\3\4\5\6\` |/p" src/shared/logline.h

@@ -39,6 +39,7 @@ typedef struct ApplyRow
 	const char *error;			/* NULL: set to NULL */
 	const char *const *content; /* N_CONTENT texts of what was sent, amounts in
 								 * their shortest form; NULL: not compared */
+	const char *trace_id;		/* of the trade row, for the log; NULL: none */
 	ApplyResult result;			/* out */
 
 	/*

@@ -9,6 +9,7 @@
 
 #include "queue/discrepancy.h"
 #include "queue/statement.h"
+#include "shared/logline.h"
 
 static Statement insert_discrepancy = {
 	"INSERT INTO settlement.discrepancies (attached_id, trade_id, kind, details) "
@@ -22,6 +23,7 @@ discrepancies_record(const ApplyRow *rows, int n)
 	for (int i = 0; i < n; i++)
 	{
 		const ApplyRow *row = &rows[i];
+		StringInfoData fields;
 		Datum		values[4];
 
 		if (row->result != APPLY_DONE || row->contradiction == NULL)
@@ -31,10 +33,18 @@ discrepancies_record(const ApplyRow *rows, int n)
 		values[2] = CStringGetTextDatum(row->contradiction);
 		values[3] = CStringGetTextDatum(row->details);
 		statement_run(&insert_discrepancy, values);
+		initStringInfo(&fields);
+		log_field(&fields, "kind", row->contradiction);
+		log_field(&fields, "trade_id", row->trade_id);
+		log_field_int(&fields, "attached_id", row->attached_id);
+		log_field(&fields, "status", row->status);
+		log_field(&fields, "settlement_id", row->settlement_id);
+		log_field(&fields, "details", row->details);
 		ereport(LOG,
-				(errmsg("the row of trade \"%s\" contradicts its outcome %s: %s",
-						row->trade_id ? row->trade_id : "", row->status,
-						row->contradiction),
+				(errcode(LOG_ROW_CONTRADICTS),
+				 errmsg("the row of trade \"%s\" contradicts its outcome %s: %s",
+						log_text(row->trade_id), row->status, row->contradiction),
+				 errdetail_internal("%s", fields.data),
 				 errhint("See settlement.discrepancies.")));
 	}
 }

@@ -30,11 +30,12 @@
 #include "utils/array.h"
 #include "utils/timestamp.h"
 
-#include "queue/apply.h"
 #include "queue/due.h"
 #include "queue/facts.h"
+#include "queue/key.h"
 #include "queue/released.h"
 #include "queue/statement.h"
+#include "queue/tradelog.h"
 #include "queue/unapplied.h"
 #include "shared/clock.h"
 #include "shared/settings.h"
@@ -100,10 +101,13 @@ static Statement move_due = {
 	"  FROM gone WHERE fate = 'dlq') "
 	"SELECT (SELECT pg_catalog.count(*) FROM due), (SELECT pg_catalog.count(*) FROM queued),"
 	" (SELECT pg_catalog.count(*) FROM held), (SELECT pg_catalog.max(id) FROM released), NULL::int4, NULL::oid, NULL::tid, NULL::text, NULL::text[],"
-	" NULL::text, NULL::int4, NULL::text "
+	" NULL::text, NULL::int4, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text,"
+	" NULL::text, NULL::text, NULL::int4, NULL::text "
 	"UNION ALL SELECT NULL, NULL, NULL, NULL, attached_id, leaf::oid, trade_tid, trade_id, row_key,"
 	" CASE WHEN maybe_executed THEN 'UNKNOWN' ELSE 'FAILED' END, attempts,"
-	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message) FROM gone WHERE fate = 'dlq'",
+	" pg_catalog.concat_ws(': ', COALESCE(last_class, 'unknown'), last_message),"
+	" trace_id, symbol, buyer_id, seller_id, quantity::text, quote_amount::text,"
+	" COALESCE(last_class, 'unknown'), last_code, last_status, last_message FROM gone WHERE fate = 'dlq'",
 	14, {TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID,
 	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID}
 };
@@ -159,19 +163,48 @@ read_dead(ApplyRow *apply, int row)
 	apply->status = text_or_null(row, 10);
 	apply->attempts = DatumGetInt32(result_value(row, 11, &isnull));
 	apply->error = text_or_null(row, 12);
+	apply->trace_id = text_or_null(row, 13);
 }
 
-/* The trade rows of the dead are written like any recorded outcome. */
 static void
-record_dead(const Due *due)
+read_death(Death *death, int row)
 {
+	bool		isnull;
+
+	read_dead(&death->row, row);
+	death->symbol = text_or_null(row, 14);
+	death->buyer_id = text_or_null(row, 15);
+	death->seller_id = text_or_null(row, 16);
+	death->quantity = text_or_null(row, 17);
+	death->quote_amount = text_or_null(row, 18);
+	death->class = text_or_null(row, 19);
+	death->code = text_or_null(row, 20);
+	death->http_status = DatumGetInt32(result_value(row, 21, &isnull));
+	death->message = text_or_null(row, 22);
+	key_trace(death->row.attached_id, death->row.trade_id, death->row.trace_id, death->trace);
+}
+
+/*
+ * The trade rows of the dead are written like any recorded outcome.  What the log
+ * is to say of them is kept, in `context`, until the commit.
+ */
+static void
+record_dead(Due *due, MemoryContext context)
+{
+	MemoryContext spi;
 	ApplyRow   *rows;
 
 	if (due->n_dead == 0)
 		return;
 	rows = palloc(sizeof(ApplyRow) * due->n_dead);
+	spi = MemoryContextSwitchTo(context);
+	due->deaths = palloc0(sizeof(Death) * due->n_dead);
 	for (int i = 0; i < due->n_dead; i++)
-		read_dead(&rows[i], i + 1);
+	{
+		read_death(&due->deaths[i], i + 1);
+		rows[i] = due->deaths[i].row;
+	}
+	MemoryContextSwitchTo(spi);
 	unapplied_record(rows, due->n_dead, NULL);
 }
 
@@ -225,6 +258,7 @@ fill_values(DbState *db, TimestampTz now, int max, Datum *values)
 void
 due_move(DbState *db, int max, Due *due)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 	Datum		values[14];
 	char		nulls[] = "              ";
@@ -247,7 +281,7 @@ due_move(DbState *db, int max, Due *due)
 	if (released != NULL)
 		released_moved(released, none_released ? 0 : DatumGetInt64(last));
 	due->n_dead = (int) SPI_processed - 1;
-	record_dead(due);
+	record_dead(due, caller);
 	SPI_finish();
 	if (none)
 		put_off(db, now);
@@ -256,6 +290,8 @@ due_move(DbState *db, int max, Due *due)
 void
 due_committed(DbState *db, const Due *due)
 {
+	for (int i = 0; i < due->n_dead; i++)
+		tradelog_death(&due->deaths[i]);
 	shmem_count(db, COUNT_FAILED, due->n_dead);
 	shmem_count(db, COUNT_PROCESSED, due->n_dead);
 	if (due->n_dead > 0)

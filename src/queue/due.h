@@ -5,12 +5,33 @@
 #ifndef SETTLEMENT_QUEUE_DUE_H
 #define SETTLEMENT_QUEUE_DUE_H
 
+#include "policy/tracecontext.h"
+#include "queue/apply.h"
 #include "shared/shmem.h"
+
+/* A trade whose attempts are used up.  Texts may be NULL. */
+typedef struct Death
+{
+	ApplyRow	row;			/* what is to be written to its row */
+	char		trace[TRACE_ID_LEN + 1];
+	const char *symbol;
+	const char *buyer_id;
+	const char *seller_id;
+	const char *quantity;
+	const char *quote_amount;
+	const char *class;
+	const char *code;
+	int			http_status;	/* 0: none */
+	const char *message;
+} Death;
 
 typedef struct Due
 {
 	int			n_queued;		/* moved back to the queue */
 	int			n_dead;			/* out of attempts */
+	Death	   *deaths;			/* n_dead of them, in the context that due_move was
+								 * called in; must live until the commit is
+								 * reported */
 	int			n_held;			/* paused, or cannot be looked up */
 } Due;
 

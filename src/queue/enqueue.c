@@ -216,6 +216,8 @@ write_unapplied(const SettlementCatalog *catalog, const Trade *trade, const char
 	row_set_text(&row, Anum_unapplied_status, "FAILED");
 	row_set(&row, Anum_unapplied_attempts, Int32GetDatum(0));
 	row_set_text(&row, Anum_unapplied_error, error);
+	if (trade->present[COLUMN_TRACE_ID])
+		row_set(&row, Anum_unapplied_trace_id, trade->value[COLUMN_TRACE_ID]);
 	row_insert(catalog->unapplied, &row);
 	announce_other_work();
 }

@@ -102,7 +102,8 @@ enum
 	Anum_unapplied_attempts,
 	Anum_unapplied_error,
 	Anum_unapplied_content,
-	Natts_unapplied = Anum_unapplied_content
+	Anum_unapplied_trace_id,
+	Natts_unapplied = Anum_unapplied_trace_id
 };
 
 #endif

@@ -24,8 +24,8 @@
 #include "queue/in_flight.h"
 #include "queue/key.h"
 #include "queue/late.h"
+#include "queue/tradelog.h"
 #include "queue/unapplied.h"
-#include "shared/settings.h"
 
 /* ----------------------------------------------------------- trade rows */
 
@@ -49,6 +49,7 @@ fill_apply_row(ApplyRow *row, const Ending *ending)
 	row->attempts = ending->decision.attempts;
 	row->error = ending->error;
 	row->content = flight_content(flight);
+	row->trace_id = flight->trace_id;
 }
 
 /* Rows whose trade row could not be written now wait in unapplied. */
@@ -148,34 +149,6 @@ count_endings(Finish *finish, Ending *endings)
 	}
 }
 
-/* One line per failure; success only when asked for. */
-static void
-log_ending(const Ending *ending)
-{
-	const TradeFlight *flight = ending->flight;
-	const Decision *d = &ending->decision;
-
-	if (d->fate == FATE_DEAD && settlement_log_settlements >= LOG_SETTLEMENTS_FAILURES)
-		ereport(LOG,
-				(errmsg("settlement of trade \"%s\" failed: %s", flight->wire.trade_id, ending->error),
-				 errdetail("status=%s class=%s code=%s http_status=%d symbol=%s buyer=%s seller=%s "
-						   "quantity=%s quote_amount=%s attempt=%d key=%s duration_ms=%.3f",
-						   d->status, d->class, flight->result.code,
-						   flight->result.facts.http_status, flight->symbol,
-						   flight->wire.buyer_id, flight->wire.seller_id,
-						   flight->wire.base_amount, flight->wire.quote_amount,
-						   d->attempts, flight->key,
-						   flight->result.duration_us / 1000.0)));
-	else if (d->fate == FATE_SETTLED && settlement_log_settlements == LOG_SETTLEMENTS_ALL)
-		ereport(LOG,
-				(errmsg("trade \"%s\" settled", flight->wire.trade_id),
-				 errdetail("settlement_id=%s symbol=%s quantity=%s quote_amount=%s attempt=%d key=%s duration_ms=%.3f",
-						   flight->result.settlement_id, flight->symbol,
-						   flight->wire.base_amount, flight->wire.quote_amount,
-						   d->attempts, flight->key,
-						   flight->result.duration_us / 1000.0)));
-}
-
 /* What was not ours any more, but is settled. */
 static void
 settle_late(Finish *finish, Ending *endings)
@@ -234,8 +207,7 @@ finish_committed(DbState *db, int slot_index, FlightPool *pool, Finish *finish)
 	ids = palloc(sizeof(int64) * finish->n);
 	for (int i = 0; i < finish->n; i++)
 	{
-		if (finish->endings[i].mine)
-			log_ending(&finish->endings[i]);
+		tradelog_ending(&finish->endings[i]);
 		ids[i] = finish->flights[i]->queue_id;
 		count_flight(db, slot, finish->flights[i]);
 		release_claim(finish->flights[i]->claim);

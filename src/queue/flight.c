@@ -232,6 +232,7 @@ flight_read(TradeFlight *flight, TupleTableSlot *row, MemoryContext context)
 	flight->hash = trade_hash(wire->trade_id);
 	flight->probe = false;
 	flight->local_class = NULL;
+	flight->span_id = 0;
 	flight->sent_at = 0;
 	flight->answered_at = 0;
 	flight->verb = flight->lookup_first ? WALLET_LOOKUP : WALLET_SETTLE;

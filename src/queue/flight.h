@@ -12,6 +12,7 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
+#include "policy/tracecontext.h"
 #include "queue/attachment.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
@@ -65,18 +66,20 @@ typedef struct TradeFlight
 	int			n_keys;
 	const char *row_key[MAX_KEY_COLUMNS];
 	const char *symbol;
-	const char *trace_id;		/* NULL: none */
+	const char *trace_id;		/* of the trade row; NULL: none */
 	WalletTrade wire;
 
 	/* identity */
 	char		key[IDEMPOTENCY_KEY_LEN + 1];
 	uint64		hash;			/* of the trade id, for the breaker */
+	char		trace[TRACE_ID_LEN + 1];	/* trace_id, or made from the key */
 
 	/* the texts above point in here; kept and grown from use to use */
 	char	   *arena;
 	size_t		arena_size;
 
 	WalletVerb	verb;			/* of the request under way */
+	uint64		span_id;		/* ... in the trace; 0: none sent yet */
 	TimestampTz sent_at;
 	TimestampTz answered_at;
 	WalletResult result;		/* state FLIGHT_ANSWERED */

@@ -24,6 +24,7 @@
 #include "pgver.h"
 #include "queue/identity.h"
 #include "queue/place.h"
+#include "shared/logline.h"
 #include "shared/settings.h"
 
 /* The last digits of an epoch are drawn at random: see identity_next_epoch. */
@@ -249,13 +250,15 @@ carry_out(Identity *identity, Place *place, IdentityVerdict verdict)
 			identity->epoch = identity_next_epoch(identity->epoch);
 			write_place(identity, place, "promotion");
 			ereport(LOG,
-					(errmsg("settlement sends from this server after its promotion, with epoch %lld",
+					(errcode(LOG_IDENTITY_CHANGED),
+					 errmsg("settlement sends from this server after its promotion, with epoch %lld",
 							(long long) identity->epoch)));
 			return MAY_SEND;
 		case NEW_SITE_FILE:
 			write_place(identity, place, "settlement.site_file was set");
 			ereport(LOG,
-					(errmsg("settlement recognizes this database by settlement.site_file from now on")));
+					(errcode(LOG_IDENTITY_CHANGED),
+					 errmsg("settlement recognizes this database by settlement.site_file from now on")));
 			return MAY_SEND;
 		case DISOWN:
 			/* for good: what came in stays when the subscription is gone */

@@ -61,6 +61,34 @@ check_resend(TradeFlight *flight, const WalletClient *client)
 		flight->local_class = "fingerprint_mismatch";
 }
 
+/*
+ * The trade's own trace id, else that of its first key: a redrive with another
+ * key stays in the same trace.
+ */
+static void
+make_trace(const char *source, const char *trade_id, const char *mapped,
+		   char out[TRACE_ID_LEN + 1])
+{
+	char		first_key[IDEMPOTENCY_KEY_LEN + 1];
+
+	if (mapped != NULL && trace_id_read(mapped, strlen(mapped), out))
+		return;
+	idempotency_key(source, trade_id, 0, first_key);
+	trace_id_of_key(first_key, out);
+}
+
+void
+key_trace(int attached_id, const char *trade_id, const char *mapped,
+		  char out[TRACE_ID_LEN + 1])
+{
+	Oid			root;
+	const char *source = attachment_source(attached_id, &root);
+
+	out[0] = '\0';
+	if (source != NULL && trade_id != NULL)
+		make_trace(source, trade_id, mapped, out);
+}
+
 void
 key_prepare(TradeFlight **flights, int n, const WalletClient *client)
 {
@@ -78,6 +106,7 @@ key_prepare(TradeFlight **flights, int n, const WalletClient *client)
 			attached_id = flight->attached_id;
 			source = attachment_source(attached_id, &root);
 		}
+		flight->trace[0] = '\0';
 		if (source == NULL)
 		{
 			flight->local_class = "not_attached";
@@ -86,6 +115,10 @@ key_prepare(TradeFlight **flights, int n, const WalletClient *client)
 		handled_begin(flight->queue_id);
 		idempotency_key(source, flight->wire.trade_id, flight->generation,
 						flight->key);
+		if (flight->trace_id == NULL && flight->generation == 0)
+			trace_id_of_key(flight->key, flight->trace);
+		else
+			make_trace(source, flight->wire.trade_id, flight->trace_id, flight->trace);
 		check_resend(flight, client);
 		handled_end();
 	}

@@ -14,6 +14,14 @@
  */
 extern void key_prepare(TradeFlight **flights, int n, const WalletClient *client);
 
+/*
+ * The trace id of a trade: `mapped`, that of its row, or what is made from its
+ * first key.  Empty when its table is not attached any more or trade_id is NULL.
+ * In a transaction.
+ */
+extern void key_trace(int attached_id, const char *trade_id, const char *mapped,
+					  char out[TRACE_ID_LEN + 1]);
+
 /* Fill fingerprint and format of a flight that was sent, if they are not known. */
 extern void key_fingerprint(TradeFlight *flight, const WalletClient *client);
 

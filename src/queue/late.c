@@ -79,6 +79,7 @@ record_settled(const TradeFlight *flight)
 	row.settled_at = flight->answered_at;
 	row.attempts = flight->attempts + 1;
 	row.content = flight_content(flight);
+	row.trace_id = flight->trace_id;
 	unapplied_record(&row, 1, NULL);
 }
 

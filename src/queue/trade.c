@@ -23,6 +23,7 @@
 #include "utils/numeric.h"
 
 #include "pgver.h"
+#include "policy/tracecontext.h"
 #include "queue/trade.h"
 #include "queue/valuetext.h"
 
@@ -112,6 +113,32 @@ read_text(const Attachment *a, TupleTableSlot *slot, TradeColumn column,
 	}
 	trade->value[column] = value;
 	trade->present[column] = true;
+}
+
+/*
+ * Whatever the column holds, and whether it is still there: nothing of it makes
+ * a trade invalid.  What is no trace id is left out.
+ */
+static void
+read_trace_id(const Attachment *a, TupleTableSlot *slot, Trade *trade)
+{
+	Oid			type = a->type[COLUMN_TRACE_ID];
+	char		trace[TRACE_ID_LEN + 1];
+	bool		isnull;
+	Datum		value;
+
+	if (a->attno[COLUMN_TRACE_ID] == InvalidAttrNumber || !is_id_type(type))
+		return;
+	value = slot_getattr(slot, a->attno[COLUMN_TRACE_ID], &isnull);
+	if (isnull)
+		return;
+	value = value_as_text(type, value, MAX_ID_BYTES);
+	if (value == (Datum) 0 ||
+		!trace_id_read(VARDATA_ANY(DatumGetPointer(value)),
+					   VARSIZE_ANY_EXHDR(DatumGetPointer(value)), trace))
+		return;
+	trade->value[COLUMN_TRACE_ID] = CStringGetTextDatum(trace);
+	trade->present[COLUMN_TRACE_ID] = true;
 }
 
 /* Both a base and a quote, separated by the first '/', '-' or '_'. */
@@ -319,7 +346,7 @@ trade_read(const Attachment *a, TupleTableSlot *slot, Trade *trade)
 
 	for (TradeColumn column = COLUMN_TRADE_ID; column <= COLUMN_SELLER_ORDER_ID; column++)
 		read_text(a, slot, column, true, trade);
-	read_text(a, slot, COLUMN_TRACE_ID, false, trade);
+	read_trace_id(a, slot, trade);
 	check_symbol(trade);
 	read_amounts(a, slot, trade);
 	(void) check_column(a, COLUMN_STATUS, has_status(a), trade);

@@ -25,8 +25,13 @@
 #include "policy/retry.h"
 #include "queue/announce.h"
 #include "queue/discrepancy.h"
+#include "queue/key.h"
 #include "queue/statement.h"
+#include "queue/tradelog.h"
 #include "queue/unapplied.h"
+#include "shared/clock.h"
+#include "shared/logline.h"
+#include "shared/settings.h"
 
 /* Failures in all before a row that is gone is given up (about 25 s). */
 #define GONE_TRIES			8
@@ -45,11 +50,11 @@
 
 static Statement insert_row = {
 	"INSERT INTO settlement.unapplied (next_apply_at, last_failure, last_failed_at, attached_id, leaf, "
-	"trade_tid, trade_id, row_key, status, settlement_id, settled_at, attempts, error, content) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-	14, {TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID, REGCLASSOID,
+	"trade_tid, trade_id, row_key, status, settlement_id, settled_at, attempts, error, content, trace_id) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+	15, {TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID, REGCLASSOID,
 		TIDOID, TEXTOID, TEXTARRAYOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID,
-	TEXTOID, TEXTARRAYOID}
+	TEXTOID, TEXTARRAYOID, TEXTOID}
 };
 
 static Statement find_due = {
@@ -61,7 +66,7 @@ static Statement take_row = {
 	"SELECT u.attached_id, u.leaf, u.trade_tid, u.trade_id, u.row_key, u.status, u.settlement_id, "
 	"u.settled_at, u.attempts, u.error, u.failures, "
 	"u.status NOT IN ('SETTLED', 'REVERSED') AND EXISTS (SELECT FROM settlement.unapplied n "
-	"WHERE n.trade_id = u.trade_id AND n.attached_id = u.attached_id AND n.id > u.id), u.content "
+	"WHERE n.trade_id = u.trade_id AND n.attached_id = u.attached_id AND n.id > u.id), u.content, u.trace_id, u.last_failure "
 	"FROM settlement.unapplied u WHERE u.id = $1 AND u.next_apply_at <= $2 FOR UPDATE OF u SKIP LOCKED",
 	2, {INT8OID, TIMESTAMPTZOID}
 };
@@ -95,6 +100,7 @@ typedef struct Waiting
 	int64		id;
 	ApplyRow	row;
 	int			failures;		/* before this try */
+	const char *last_failure;	/* NULL: none */
 	bool		superseded;
 } Waiting;
 
@@ -154,8 +160,8 @@ set_value(Datum *values, char *nulls, int i, Datum value, bool isnull)
 static void
 record_row(const ApplyRow *row, const char *failure, TimestampTz now)
 {
-	Datum		values[14];
-	char		nulls[14];
+	Datum		values[15];
+	char		nulls[15];
 	bool		at_once = row->result == APPLY_DONE || row->result == APPLY_ERROR;
 
 	if (failure == NULL)
@@ -181,6 +187,7 @@ record_row(const ApplyRow *row, const char *failure, TimestampTz now)
 	set_value(values, nulls, 13,
 			  row->content != NULL ? text_array(row->content, N_CONTENT) : (Datum) 0,
 			  row->content == NULL);
+	set_text(values, nulls, 14, row->trace_id);
 	statement_run_nulls(&insert_row, values, nulls);
 }
 
@@ -311,24 +318,75 @@ take(Waiting *waiting, int64 id)
 	row->content = column_texts(13, &n_content);
 	if (n_content != N_CONTENT)
 		row->content = NULL;
+	row->trace_id = column_text(14);
+	waiting->last_failure = column_text(15);
 	return true;
 }
 
+/* Fields of a line on it; palloc'ed. */
+static char *
+log_fields(const Waiting *waiting, const char *failure)
+{
+	const ApplyRow *row = &waiting->row;
+	StringInfoData fields;
+	char		trace[TRACE_ID_LEN + 1];
+
+	key_trace(row->attached_id, row->trade_id, row->trace_id, trace);
+	initStringInfo(&fields);
+	log_field(&fields, "status", row->status);
+	log_field(&fields, "settlement_id", row->settlement_id);
+	log_field(&fields, "trade_id", row->trade_id);
+	log_field_int(&fields, "attached_id", row->attached_id);
+	log_field(&fields, "table", get_rel_name(row->leaf));
+	log_field(&fields, "trace_id", trace);
+	log_field_int(&fields, "attempt", row->attempts);
+	log_field_int(&fields, "failures", waiting->failures + (failure != NULL));
+	log_field(&fields, "message", failure ? failure : row->error);
+	return fields.data;
+}
+
+/* The first failure only, and nothing of a lock: that is nobody's mistake. */
 static void
 log_failure(const Waiting *waiting, const char *failure)
 {
 	const ApplyRow *row = &waiting->row;
-	char	   *name = get_rel_name(row->leaf);
 
-	if (waiting->failures > 0 || row->result == APPLY_LOCKED)
+	if (waiting->failures > 0 || row->result == APPLY_LOCKED || !tradelog_admit("unapplied"))
 		return;
 	ereport(LOG,
-			(errmsg("could not write outcome %s of trade \"%s\" to its row: %s",
-					row->status, row->trade_id ? row->trade_id : "", failure),
-			 errdetail("table=%s attempts=%d settlement_id=%s unapplied_id=" INT64_FORMAT,
-					   name ? name : "(dropped)", row->attempts,
-					   row->settlement_id ? row->settlement_id : "", waiting->id),
+			(errcode(LOG_ROW_NOT_WRITTEN),
+			 errmsg("could not write outcome %s of trade \"%s\" to its row",
+					row->status, log_text(row->trade_id)),
+			 errdetail_internal("%s", log_fields(waiting, failure)),
 			 errhint("It is in settlement.unapplied and is tried again.")));
+}
+
+/*
+ * What has waited here is written.  That of a trade which the trigger refused is
+ * told now: then it was not committed yet.
+ */
+static void
+log_written(const Waiting *waiting)
+{
+	const ApplyRow *row = &waiting->row;
+	bool		never_sent = row->content == NULL && row->attempts == 0 &&
+		strcmp(row->status, "FAILED") == 0;
+
+	if (waiting->last_failure != NULL &&
+		strcmp(waiting->last_failure, result_text(APPLY_LOCKED)) != 0)
+	{
+		if (tradelog_admit("written_late"))
+			ereport(LOG,
+					(errcode(LOG_ROW_WRITTEN_LATE),
+					 errmsg("outcome %s of trade \"%s\" is written to its row after all",
+							row->status, log_text(row->trade_id)),
+					 errdetail_internal("%s", log_fields(waiting, NULL))));
+	}
+	else if (never_sent && settlement_log_settlements != LOG_SETTLEMENTS_NONE)
+		ereport(LOG,
+				(errcode(LOG_TRADE_FAILED),
+				 errmsg("trade \"%s\" failed: %s", log_text(row->trade_id), "not sent"),
+				 errdetail_internal("%s", log_fields(waiting, NULL))));
 }
 
 /* The row is not there, again and again: a person has to know. */
@@ -340,9 +398,10 @@ give_up(const Waiting *waiting)
 	statement_run(&record_gone, &value);
 	remove_waiting(waiting->id);
 	ereport(LOG,
-			(errmsg("trade \"%s\" has no row any more for outcome %s",
-					waiting->row.trade_id ? waiting->row.trade_id : "",
-					waiting->row.status),
+			(errcode(LOG_ROW_GONE),
+			 errmsg("trade \"%s\" has no row any more for outcome %s",
+					log_text(waiting->row.trade_id), waiting->row.status),
+			 errdetail_internal("%s", log_fields(waiting, NULL)),
 			 errhint("See settlement.discrepancies.")));
 }
 
@@ -365,6 +424,7 @@ apply_taken(Waiting *waiting)
 	{
 		discrepancies_record(row, 1);
 		remove_waiting(waiting->id);
+		log_written(waiting);
 		return true;
 	}
 	if (row->result == APPLY_GONE && waiting->failures + 1 >= GONE_TRIES)

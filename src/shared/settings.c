@@ -56,6 +56,9 @@ int			settlement_attempt_history = ATTEMPT_HISTORY_FAILURES;
 int			settlement_attempt_retention = 30 * 24 * 60;
 char	   *settlement_site_file = NULL;
 int			settlement_log_settlements = LOG_SETTLEMENTS_FAILURES;
+int			settlement_log_attempts = 10;
+double		settlement_log_sample_rate = 1.0;
+bool		settlement_trace_sampled = true;
 bool		settlement_force_drop = false;
 int			settlement_send_after = SEND_AFTER_LOCAL;
 
@@ -285,6 +288,15 @@ define_worker_settings(void)
 							 NULL, &settlement_log_settlements,
 							 LOG_SETTLEMENTS_FAILURES, log_settlements_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_int("settlement.log_attempts",
+			   "Failed attempts that are written to the server log per class, worker and minute; the others are summed up.",
+			   &settlement_log_attempts, 10, 0, 1000000, PGC_SIGHUP, 0);
+	define_real("settlement.log_sample_rate",
+				"Part of the settled trades that is written to the server log with settlement.log_settlements = all.",
+				&settlement_log_sample_rate, 1.0, 0.0, 1.0);
+	define_bool("settlement.trace_sampled",
+				"The traceparent header asks the wallet to record the trace.",
+				&settlement_trace_sampled, true, PGC_SIGHUP);
 	define_bool("settlement.force_drop",
 				"Let DROP EXTENSION discard trades that are not settled.",
 				&settlement_force_drop, false, PGC_SUSET);

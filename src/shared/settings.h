@@ -44,6 +44,9 @@ extern int	settlement_attempt_history;	/* ATTEMPT_HISTORY_* */
 extern int	settlement_attempt_retention;	/* min */
 extern char *settlement_site_file;
 extern int	settlement_log_settlements;	/* LOG_SETTLEMENTS_* */
+extern int	settlement_log_attempts;	/* per class, worker and minute */
+extern double settlement_log_sample_rate;
+extern bool settlement_trace_sampled;
 extern bool settlement_force_drop;
 extern int	settlement_send_after;	/* SEND_AFTER_* */
 

@@ -7,8 +7,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
@@ -16,9 +14,11 @@
 #include "pgver.h"
 #include "policy/breaker.h"
 #include "policy/limiter.h"
+#include "policy/tracecontext.h"
 #include "queue/decision.h"
 #include "queue/in_flight.h"
 #include "queue/identity.h"
+#include "shared/logline.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
 
@@ -222,6 +222,31 @@ sender_wait_ms(Worker *w, TimestampTz now)
 	return (long) Max(by_breaker, by_limiter);
 }
 
+/* With the failure that was the last straw. */
+static void
+log_breaker_opened(const TradeFlight *flight)
+{
+	const WalletResult *result = &flight->result;
+	StringInfoData fields;
+
+	initStringInfo(&fields);
+	log_field(&fields, "class", result->verdict.error_class);
+	log_field(&fields, "code", result->code);
+	if (result->facts.http_status != 0)
+		log_field_int(&fields, "http_status", result->facts.http_status);
+	log_field(&fields, "trade_id", flight->wire.trade_id);
+	log_field(&fields, "trace_id", flight->trace);
+	log_field_ms(&fields, "duration_ms", result->duration_us);
+	log_field(&fields, "message", result->message);
+	ereport(LOG,
+			(errcode(LOG_BREAKER_OPENED),
+			 errmsg("settlement circuit breaker opened: %s",
+					result->verdict.error_class ? result->verdict.error_class : "failure"),
+			 errdetail_internal("%s", fields.data),
+			 errhint("Nothing is sent meanwhile but one probe at a time; it closes by itself.")));
+	pfree(fields.data);
+}
+
 static void
 report_result(Worker *w, const TradeFlight *flight)
 {
@@ -251,46 +276,17 @@ report_result(Worker *w, const TradeFlight *flight)
 	LWLockRelease(db->policy_lock);
 
 	if (before == BREAKER_CLOSED && after == BREAKER_OPEN)
-		ereport(LOG,
-				(errmsg("settlement circuit breaker opened: %s",
-						verdict->error_class ? verdict->error_class : "failure"),
-				 errdetail("http_status=%d message=%s",
-						   flight->result.facts.http_status, flight->result.message)));
+		log_breaker_opened(flight);
 	else if (before != BREAKER_CLOSED && after == BREAKER_CLOSED)
 	{
-		ereport(LOG, (errmsg("settlement circuit breaker closed")));
+		ereport(LOG,
+				(errcode(LOG_BREAKER_CLOSED),
+				 errmsg("settlement circuit breaker closed")));
 		shmem_wake_all_workers(db);
 	}
 }
 
 /* ---------------------------------------------------------------- submit */
-
-/*
- * W3C trace context: the trade's own trace id when it has a valid one, else the
- * idempotency key, which is as unique and can be found in the logs.
- */
-static void
-make_traceparent(const TradeFlight *flight, char *out, size_t size)
-{
-	char		trace[33];
-	int			n = 0;
-	const char *from = flight->trace_id ? flight->trace_id : flight->key;
-
-	for (const char *p = from; *p != '\0' && n < 32; p++)
-		if (isxdigit((unsigned char) *p))
-			trace[n++] = tolower((unsigned char) *p);
-	trace[n] = '\0';
-	if (n < 32)
-	{
-		n = 0;
-		for (const char *p = flight->key; *p != '\0' && n < 32; p++)
-			if (*p != '-')
-				trace[n++] = *p;
-		trace[n] = '\0';
-	}
-	snprintf(out, size, "00-%s-%016llx-01", trace,
-			 (unsigned long long) (flight->hash ^ (uint64) flight->claimed_at) | 1);
-}
 
 /* A flight that we refuse to send ourselves. */
 static void
@@ -310,16 +306,18 @@ answer_locally(Worker *w, TradeFlight *flight)
 static void
 submit(Worker *w, TradeFlight *flight)
 {
-	char		traceparent[64];
+	char		traceparent[TRACEPARENT_LEN + 1];
 	int			format = flight->format ? flight->format : wallet_request_format(w->client);
 
-	make_traceparent(flight, traceparent, sizeof(traceparent));
+	/* one trace per trade, one span per request */
+	flight->span_id = random_bits64() | 1;
+	traceparent_write(traceparent, flight->trace, flight->span_id, settlement_trace_sampled);
 	flight->sent_at = GetCurrentTimestamp();
 	flight->state = FLIGHT_SENT;
 	wallet_client_set_lineage(w->client, identity_lineage());
 	if (!wallet_client_submit(w->client, flight->verb, &flight->wire, flight->key,
 							  format, (int64) pg_atomic_read_u64(&w->db->epoch),
-							  traceparent, flight))
+							  flight->trace[0] ? traceparent : NULL, flight))
 		elog(ERROR, "the wallet client has no free connection");
 	shmem_count(w->db, flight->verb == WALLET_LOOKUP ? COUNT_LOOKUPS : COUNT_REQUESTS, 1);
 }

@@ -18,7 +18,9 @@
 #include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
+#include "queue/tradelog.h"
 #include "queue/unapplied.h"
+#include "shared/logline.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/worker.h"
@@ -62,33 +64,48 @@ find_state(Worker *w)
 	return database_state(w);
 }
 
+static char *
+fenced_fields(void)
+{
+	StringInfoData fields;
+
+	initStringInfo(&fields);
+	log_field(&fields, "reason", identity_reason() ? identity_reason() : "unknown");
+	return fields.data;
+}
+
 static void
 say_state(SendState state)
 {
 	switch (state)
 	{
 		case SEND_OK:
-			ereport(LOG, (errmsg("settlement worker sends to the wallet")));
+			ereport(LOG, (errcode(LOG_SENDING), errmsg("settlement worker sends to the wallet")));
 			break;
 		case SEND_NO_URL:
 			ereport(LOG,
-					(errmsg("settlement sends nothing: settlement.wallet_url is not set"),
+					(errcode(LOG_NOT_SENDING),
+					 errmsg("settlement sends nothing: settlement.wallet_url is not set"),
 					 errhint("Set it in postgresql.conf or with ALTER DATABASE ... SET, and reload.")));
 			break;
 		case SEND_FENCED:
 			ereport(LOG,
-					(errmsg("settlement sends nothing: this database is not the one that may send"),
-					 errdetail("Reason: %s.", identity_reason() ? identity_reason() : "unknown"),
+					(errcode(LOG_NOT_SENDING),
+					 errmsg("settlement sends nothing: this database is not the one that may send"),
+					 errdetail_internal("%s", fenced_fields()),
 					 errhint("If it is not a copy of a database that still sends, call settlement.adopt(reason).")));
 			break;
 		case SEND_VERSION:
 			ereport(LOG,
-					(errmsg("settlement sends nothing: library version %s and the extension's SQL objects differ",
+					(errcode(LOG_NOT_SENDING),
+					 errmsg("settlement sends nothing: library version %s and the extension's SQL objects differ",
 							SETTLEMENT_VERSION),
 					 errhint("Run ALTER EXTENSION settlement UPDATE, or restart the server with the matching library.")));
 			break;
 		default:
-			ereport(LOG, (errmsg("settlement sends nothing: %s", send_state_name(state))));
+			ereport(LOG,
+					(errcode(LOG_NOT_SENDING),
+					 errmsg("settlement sends nothing: %s", send_state_name(state))));
 	}
 }
 
@@ -157,7 +174,8 @@ recover_boots(Worker *w)
 	shmem_count(w->db, COUNT_RECOVERED, total);
 	if (total > 0)
 		ereport(LOG,
-				(errmsg("settlement took over %d trades that were in flight before the restart", total)));
+				(errcode(LOG_TAKEN_OVER),
+				 errmsg("settlement took over %d trades that were in flight before the restart", total)));
 	shmem_wake_all_workers(w->db);
 }
 
@@ -217,7 +235,8 @@ recover_orphan(Worker *w, int index)
 	recover_slot_flights(w->db, index);
 	slot_free_orphan(index, generation);
 	ereport(LOG,
-			(errmsg("settlement took over %d trades from a worker that is gone", n)));
+			(errcode(LOG_TAKEN_OVER),
+			 errmsg("settlement took over %d trades from a worker that is gone", n)));
 }
 
 /* Its process lives, but has not come by for longer than any request lasts. */
@@ -254,7 +273,8 @@ recover_workers(Worker *w)
 			recovery_end(w);
 			if (n > 0)
 				ereport(LOG,
-						(errmsg("settlement took over %d trades from worker %d, which does not respond",
+						(errcode(LOG_TAKEN_OVER),
+						 errmsg("settlement took over %d trades from worker %d, which does not respond",
 								n, (int) slot->pid)));
 		}
 	}
@@ -296,7 +316,8 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 	DbState    *db = w->db;
 
 	ereport(LOG,
-			(errmsg("the clock was set %s by %lld ms", step_us < 0 ? "back" : "forward",
+			(errcode(LOG_CLOCK_SET),
+			 errmsg("the clock was set %s by %lld ms", step_us < 0 ? "back" : "forward",
 					(long long) (step_us < 0 ? -step_us : step_us) / 1000)));
 	renew_heartbeats(w, now);
 	if (step_us > 0)
@@ -359,6 +380,7 @@ upkeep(Worker *w, TimestampTz now)
 		unapplied_run(w->db, UNAPPLIED_BATCH);
 	if (!w->stopping)
 		retain_attempts(w, now);
+	tradelog_summarize(now, false);
 	w->in_upkeep = false;
 	w->upkeep_aborts = 0;
 }

@@ -34,6 +34,8 @@
 #include "pgver.h"
 #include "queue/apply.h"
 #include "queue/pauses.h"
+#include "queue/tradelog.h"
+#include "shared/logline.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/stopping.h"
@@ -358,10 +360,12 @@ settlement_worker_main(Datum main_arg)
 	handled_open(slot_index, MyDatabaseId);
 	beat(w);
 	run(w);
+	tradelog_summarize(GetCurrentTimestamp(), true);
 
 	if (w->pool->n_used > 0)
 		ereport(LOG,
-				(errmsg("settlement worker stops with %d trades in flight",
+				(errcode(LOG_STOPPED_IN_FLIGHT),
+				 errmsg("settlement worker stops with %d trades in flight",
 						w->pool->n_used)));
 	slot_detach_clean();
 	proc_exit(0);

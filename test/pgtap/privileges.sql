@@ -1,7 +1,7 @@
 -- What a monitor and an operator can do, and what they cannot.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(21);
+SELECT plan(65);
 
 CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
 CREATE ROLE settlement_test_operator;
@@ -54,6 +54,154 @@ SELECT is(settlement.redrive('t', 'room again'), 'queue', 'an operator redrives'
 SELECT is(pg_temp.try('SELECT settlement.pause(''x'', ''BTC/USDT''); SELECT settlement.resume(''BTC/USDT'')'), 'done', '... pauses and resumes');
 SELECT is(pg_temp.try('SELECT settlement._requeue(NULL)'), '42501', '... has no internal function that acts');
 SELECT is(pg_temp.try('SELECT settlement.adopt(''x'')'), '42501', '... does not adopt');
+
+RESET ROLE;
+
+-- ---------------------------------------------------------------- what may have been paid
+
+CREATE ROLE settlement_test_senior;
+SELECT settlement.grant_operator('settlement_test_senior', may_repay => true);
+CREATE ROLE settlement_test_member NOINHERIT IN ROLE settlement_test_senior;
+CREATE ROLE settlement_test_heir IN ROLE settlement_test_senior;
+INSERT INTO public.guarded_trades SELECT 'u' || i, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0 FROM generate_series(1, 9) i;
+DELETE FROM settlement.queue;
+INSERT INTO settlement.dlq (status, class, enqueued_at, attached_id, leaf, trade_id, symbol, buyer_id, seller_id,
+    buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee, seller_fee, maybe_executed, first_sent_at, format)
+SELECT 'UNKNOWN', 'wallet_error', now(), attached_id, relid, 'u' || i, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 100, 0, 0, true, now(), 1
+FROM settlement.attached, generate_series(1, 9) i WHERE relid = 'public.guarded_trades'::regclass;
+CREATE FUNCTION pg_temp.unknown() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
+    $$ SELECT count(*) FROM settlement.dlq WHERE status = 'UNKNOWN' $$;
+-- whether the act did anything, whatever it said
+CREATE FUNCTION pg_temp.is_refused(statement text, what text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    before bigint := pg_temp.unknown();
+    said text := pg_temp.try(statement);
+BEGIN
+    RETURN ok(said = '42501' AND pg_temp.unknown() = before, format('%s (%s)', what, said));
+END $$;
+
+SET LOCAL ROLE settlement_test_operator;
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u1', 'x') $$, 'an operator does not redrive what may have been paid');
+SELECT pg_temp.is_refused($$ SELECT * FROM settlement.redrive_where(status => 'UNKNOWN', dry_run => false, reason => 'x') $$, '... nor by filter');
+SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u1', 'FAILED', 'ticket', 'x') $$, '... nor gives it up');
+SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u1', 'SETTLED', 'ticket', 'x') $$, '... nor calls it paid');
+SELECT is(pg_temp.try($$ SELECT * FROM settlement.redrive_where(status => 'UNKNOWN') $$), 'done', '... may count them');
+SELECT is(pg_temp.try($$ SELECT settlement.dlq_purge(trade_id => 'u1', dry_run => false, reason => 'x') $$), '55000', 'nobody purges them');
+SELECT is(settlement.lookup('u9') LIKE 'the wallet will be asked%', true, 'an operator asks the wallet');
+SELECT is((SELECT sum(redriven) FROM settlement.resolve_where(all_rows => true, max => 1, dry_run => false, reason => 'x')), 1::numeric, '... by filter too');
+SELECT is(pg_temp.unknown(), 7::bigint, 'which takes it out of the DLQ');
+
+-- a permit cannot be made up, had, or used again
+SELECT is(settlement._permit(), NULL, 'an operator gets no permit');
+SELECT pg_temp.is_refused($$ SELECT settlement._issue_permit() $$, '... not by force');
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u2', 'x', permit => 1) $$, '... nor makes one up');
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u2', 'x', permit => 0) $$, '... of nothing');
+SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u2', 'FAILED', 'ticket', 'x', permit => 1) $$, '... for resolve()');
+SELECT pg_temp.is_refused($$ SELECT settlement._redrive(1, NULL, false, 'x', true) $$, 'nor calls what is behind the verbs');
+SELECT pg_temp.is_refused($$ SELECT settlement._redrive_where('x', '{"status": "UNKNOWN"}', false, NULL, NULL, false, 'x', true) $$, '... by filter');
+SELECT pg_temp.is_refused($$ SELECT settlement._redeem_permit(1) $$, '... nor tries numbers');
+SET LOCAL ROLE settlement_test_senior;
+CREATE TEMP TABLE permits AS SELECT settlement._permit() AS permit;
+GRANT SELECT ON permits TO settlement_test_operator;
+SELECT is(settlement.redrive('u2', 'checked', permit => (SELECT permit FROM permits)), 'queue', 'a permit holds');
+SET LOCAL ROLE settlement_test_operator;
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u3', 'x', permit => (SELECT permit FROM permits)) $$, '... once');
+
+-- whose rights count: those of the caller, not of the session
+SET LOCAL SESSION AUTHORIZATION settlement_test_operator;
+SELECT pg_temp.is_refused($$ SET LOCAL ROLE settlement_test_senior $$, 'an operator does not become another');
+RESET SESSION AUTHORIZATION;
+SET LOCAL ROLE settlement_test_member;
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u3', 'x') $$, 'a member that does not inherit does not, either');
+SET LOCAL ROLE settlement_test_heir;
+SELECT is(settlement.redrive('u3', 'checked'), 'queue', 'one that inherits does');
+SET LOCAL ROLE settlement_test_senior;
+SELECT is(settlement.redrive('u4', 'checked'), 'queue', 'a senior redrives what may have been paid');
+SELECT is(settlement.resolve('u5', 'FAILED', 'ticket', 'checked'), 'done', '... and gives it up');
+RESET ROLE;
+CREATE SCHEMA settlement_test AUTHORIZATION settlement_test_operator;
+GRANT USAGE ON SCHEMA settlement_test TO PUBLIC;
+SET LOCAL ROLE settlement_test_operator;
+CREATE FUNCTION settlement_test.trap(id text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN settlement.redrive(id, 'trap');
+END $$;
+SET LOCAL ROLE settlement_test_senior;
+SELECT pg_temp.is_refused($$ SELECT settlement_test.trap('u6') $$, 'a function of the operator has the operator''s rights whoever calls it');
+
+-- The same in an index: maintenance runs it as the table's owner, for a superuser.
+SET LOCAL ROLE settlement_test_operator;
+CREATE TABLE settlement_test.said (what text);
+CREATE FUNCTION settlement_test.say(what text) RETURNS void LANGUAGE sql AS
+    'INSERT INTO settlement_test.said VALUES (what)';
+CREATE FUNCTION settlement_test.indexed(x integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement.redrive('u6', 'index');
+    PERFORM settlement_test.say('done');
+    RETURN x;
+EXCEPTION WHEN insufficient_privilege THEN
+    PERFORM settlement_test.say(SQLERRM);
+    RETURN x;
+END $$;
+CREATE TABLE settlement_test.bait (x integer);
+INSERT INTO settlement_test.bait VALUES (1);
+CREATE INDEX bait_idx ON settlement_test.bait (settlement_test.indexed(x));
+RESET ROLE;
+TRUNCATE settlement_test.said;
+REINDEX TABLE settlement_test.bait;
+ANALYZE settlement_test.bait;
+SELECT ok(count(*) > 0 AND bool_and(what = 'permission denied to redrive trade "u6"'), 'nor does an index get more, with a superuser''s maintenance')
+FROM settlement_test.said;
+SELECT is(pg_temp.unknown(), 3::bigint, '... and nothing happens');
+
+-- names that are looked up by the path are not found in the caller's schemas
+SET LOCAL ROLE settlement_test_operator;
+CREATE FUNCTION settlement_test.has_function_privilege(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION settlement_test.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO settlement_test.said VALUES (current_user); RETURN pg_catalog.now(); END $$;
+CREATE FUNCTION settlement_test.equal(text, text) RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO settlement_test.said VALUES (current_user); RETURN true; END $$;
+CREATE OPERATOR settlement_test.= (LEFTARG = text, RIGHTARG = text, FUNCTION = settlement_test.equal);
+CREATE TEMP TABLE dlq AS SELECT 'u6'::text AS trade_id;
+DELETE FROM settlement_test.said;
+SET LOCAL search_path = settlement_test, pg_temp, settlement, pg_catalog, public;
+CREATE TEMP TABLE tried AS
+SELECT pg_temp.try($$ SELECT settlement.redrive('u6', 'x') $$) AS redrive,
+       pg_temp.try($$ SELECT settlement.resolve('u6', 'FAILED', 'ticket', 'x') $$) AS resolve,
+       pg_temp.try($$ SELECT settlement.pause('x', 'BTC/USDT'); SELECT settlement.resume('BTC/USDT');
+                      SELECT * FROM settlement.redrive_where(all_rows => true); SELECT * FROM settlement.explain('u6');
+                      SELECT * FROM settlement.timeline('u6'); SELECT * FROM settlement.doctor(true); TABLE settlement.status;
+                      TABLE settlement.metrics; TABLE settlement.dlq_summary; TABLE settlement.unknown $$) AS others;
+RESET search_path;
+SELECT is(redrive || ' ' || resolve, '42501 42501', 'a search_path brings nothing') FROM tried;
+SELECT is(others, 'done', 'the verbs work under it') FROM tried;
+SELECT is_empty('SELECT what FROM settlement_test.said', 'and call none of the caller''s functions');
+SELECT is(pg_temp.unknown(), 3::bigint, '... and nothing happens');
+
+-- by hand
+SELECT pg_temp.is_refused($$ UPDATE settlement.dlq SET status = 'FAILED' $$, 'an operator does not relabel dead letters');
+SELECT pg_temp.is_refused($$ INSERT INTO settlement.queue SELECT * FROM settlement.queue $$, '... nor queue');
+SELECT pg_temp.is_refused($$ TRUNCATE settlement.audit_log $$, '... nor clear away what was done');
+SELECT pg_temp.is_refused($$ SELECT FROM settlement.dlq FOR UPDATE $$, '... nor lock');
+SELECT pg_temp.is_refused($$ CREATE FUNCTION settlement.mine() RETURNS void LANGUAGE sql AS '' $$, '... nor add to the schema');
+SELECT pg_temp.is_refused($$ CREATE TRIGGER mine AFTER INSERT ON settlement.audit_log EXECUTE FUNCTION settlement.enqueue() $$, '... nor put triggers on its tables');
+SELECT pg_temp.is_refused($$ SELECT settlement.grant_operator('settlement_test_operator', may_repay => true) $$, '... nor grant itself more');
+GRANT EXECUTE ON FUNCTION settlement._permit() TO settlement_test_nobody;   -- only warns
+SELECT ok(NOT has_function_privilege('settlement_test_nobody', 'settlement._permit()', 'EXECUTE'), '... nor others');
+SELECT pg_temp.is_refused($$ SET settlement.wallet_url = 'http://127.0.0.1:1' $$, '... nor send elsewhere');
+RESET ROLE;
+
+-- ---------------------------------------------------------------- the matching engine
+
+CREATE ROLE settlement_test_engine;
+GRANT INSERT ON public.guarded_trades TO settlement_test_engine;
+SET LOCAL ROLE settlement_test_engine;
+SELECT is(pg_temp.try($$ INSERT INTO public.guarded_trades VALUES ('e', 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0) $$), 'done',
+    'the engine inserts with INSERT alone');
+SELECT pg_temp.is_refused($$ TABLE settlement.status $$, '... looks at nothing');
+SELECT pg_temp.is_refused($$ SELECT settlement.next_queue_id() $$, '... draws no id');
+RESET ROLE;
+SELECT is((SELECT count(*) FROM settlement.queue WHERE trade_id = 'e'), 1::bigint, '... and the trade is queued');
 
 RESET ROLE;
 SELECT * FROM finish();

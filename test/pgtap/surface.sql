@@ -1,6 +1,6 @@
 -- The SQL surface as a whole: documented, closed to PUBLIC, safe to call.
 BEGIN;
-SELECT plan(13);
+SELECT plan(14);
 
 CREATE TEMP VIEW routines AS
 SELECT p.*, p.oid::regprocedure AS signature, obj_description(p.oid, 'pg_proc') AS comment,
@@ -18,6 +18,10 @@ SELECT is_empty($$ SELECT oid::regclass FROM pg_class
                    WHERE relnamespace = 'settlement'::regnamespace AND relkind IN ('r', 'v')
                      AND obj_description(oid, 'pg_class') IS NULL $$,
     'every table and view has a comment');
+SELECT is_empty($$ SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p')
+                     AND a.attnum > 0 AND NOT a.attisdropped AND col_description(c.oid, a.attnum) IS NULL $$,
+    'and every column of a table');
 SELECT is_empty($$ SELECT signature FROM routines
                    WHERE lanname IN ('sql', 'plpgsql') AND prokind = 'f'
                      AND NOT coalesce(proconfig, '{}') @> '{"search_path=pg_catalog, pg_temp"}' $$,
@@ -49,7 +53,7 @@ SELECT set_eq($$ SELECT relname FROM pg_class
 SELECT set_has($$ SELECT proname FROM routines WHERE proname NOT LIKE '\_%' $$,
     $$ SELECT unnest('{attach,detach,enqueue_pending,explain,timeline,doctor,prometheus,pause,resume,
         wait_paused,drain,breaker_open,breaker_close,redrive,redrive_where,resolve,resolve_where,
-        dlq_purge,lookup,restart_worker,rescan,grant_operator}'::name[]) $$, 'the public functions');
+        dlq_purge,lookup,restart_worker,rescan,grant_operator,revoke_operator}'::name[]) $$, 'the public functions');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,0 +1,90 @@
+-- Each function, table, view and sequence is listed here with who gets it: one that
+-- nobody has decided about fails the test.
+BEGIN;
+SELECT plan(9);
+
+CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
+CREATE ROLE settlement_test_operator;
+CREATE ROLE settlement_test_senior;
+CREATE ROLE settlement_test_former;
+SELECT settlement.grant_operator('settlement_test_operator');
+SELECT settlement.grant_operator('settlement_test_senior', may_repay => true);
+SELECT settlement.grant_operator('settlement_test_former', may_repay => true);
+SELECT settlement.revoke_operator('settlement_test_former');
+
+CREATE TEMP TABLE decided (least text, names name[]);
+INSERT INTO decided VALUES
+    ('monitor', '{
+        _counters,_database_state,_doctor_server,_doctor_standby,_doctor_tables,
+        _doctor_trades,_doctor_wallet,_doctor_workers,_durations,_flights,_metrics,
+        _queue_depth,_sizes,_trace_id,_workers,doctor,prometheus}'),
+    ('operator', '{
+        _doctor_deep,_explain,_in_transaction_block,_is_known,_nowhere,_permit,_timeline,
+        _trade_row,_trade_tables,_undrained,breaker_close,breaker_open,dlq_purge,drain,
+        explain,lookup,pause,redrive,redrive_where,rescan,resolve,resolve_where,
+        restart_worker,resume,timeline,wait_paused}'),
+    ('senior', '{_issue_permit}'),
+    -- partitions need it; see attach()
+    ('nobody', '{enqueue}'),
+    -- for the administrator
+    ('nobody', '{
+        adopt,apply_outcome,attach,current_place,detach,enqueue_pending,grant_operator,
+        next_queue_id,revoke_operator,write_identity}'),
+    -- called by others, with their rights
+    ('nobody', '{
+        _add_columns,_allow_partitions,_announce_pauses,_announce_work,_apply_pending,
+        _attached_id,_audit,_base_type,_check_mapping,_check_no_column_twice,_check_table,
+        _clock_latest,_column_misfit,_current_directory,_current_timeline,_defer,
+        _describe_failure,_disallow_partitions,_dlq_matching,_doctor_table,
+        _duration_buckets,_enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
+        _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
+        _identity_problem,_is_preloaded,_key_columns,_library_version,_lock_dead,_log_act,
+        _look_up_first,_may_be_forgotten,_moment,_next_epoch,_notify_launcher,
+        _notify_workers,_obstacles,_partition_owners,_pending_query,_places,
+        _raise_not_permitted,_raise_not_redriven,_raise_not_there,_redeem_permit,_redrive,
+        _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
+        _requeue,_require_filter,_require_reason,_revive,_roles,_setting,_span,
+        _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
+        _which_attached,_writer}');
+
+CREATE TEMP VIEW given AS
+SELECT p.proname AS name, p.oid,
+       CASE WHEN has_function_privilege('settlement_test_monitor', p.oid, 'EXECUTE') THEN 'monitor'
+            WHEN has_function_privilege('settlement_test_operator', p.oid, 'EXECUTE') THEN 'operator'
+            WHEN has_function_privilege('settlement_test_senior', p.oid, 'EXECUTE') THEN 'senior'
+            ELSE 'nobody' END AS least
+FROM pg_proc p WHERE p.pronamespace = 'settlement'::regnamespace;
+
+SELECT set_eq('SELECT name, least FROM given', 'SELECT unnest(names), least FROM decided',
+    'each function is for those who are listed with it');
+SELECT is_empty($$ SELECT name FROM given
+                   WHERE least = 'monitor' AND NOT has_function_privilege('settlement_test_operator', oid, 'EXECUTE')
+                      OR least IN ('monitor', 'operator') AND NOT has_function_privilege('settlement_test_senior', oid, 'EXECUTE') $$,
+    'who may do more may do all that the others may');
+SELECT is_empty($$ SELECT name FROM given WHERE has_function_privilege('settlement_test_former', oid, 'EXECUTE') $$,
+    'what was granted can be taken back');
+
+CREATE TEMP VIEW relations AS
+SELECT c.relname AS name, c.oid, c.relkind FROM pg_class c
+WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S');
+SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_monitor', oid, 'SELECT') $$,
+    '{status,workers,in_flight,dlq_summary,metrics,unknown}'::name[], 'a monitor reads these, and no table');
+SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_operator', oid, 'SELECT') $$,
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,
+      attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,queue,unapplied}'::name[],
+    'an operator reads these');
+SELECT is_empty($$ SELECT name, role FROM relations, unnest('{monitor,operator,senior}'::text[]) AS role
+                   WHERE relkind <> 'S' AND has_table_privilege('settlement_test_' || role, oid,
+                                                                'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') $$,
+    'nobody of them writes one');
+SELECT is_empty($$ SELECT name, role FROM relations, unnest('{monitor,operator,senior}'::text[]) AS role
+                   WHERE CASE relkind WHEN 'S' THEN has_sequence_privilege('settlement_test_' || role, oid, 'USAGE, SELECT, UPDATE') END $$,
+    'nor touches a sequence');
+SELECT is_empty($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_former', oid, 'SELECT') $$,
+    'nor does who was one read any');
+SELECT is_empty($$ SELECT role FROM unnest('{monitor,operator,senior,former}'::text[]) AS role
+                   WHERE has_schema_privilege('settlement_test_' || role, 'settlement', 'CREATE') $$,
+    'nobody creates anything in the schema');
+
+SELECT * FROM finish();
+ROLLBACK;
