@@ -60,6 +60,10 @@ CREATE FUNCTION settlement._log_act(act text, trade_id text, details text, count
     AS 'MODULE_PATHNAME', 'settlement_log_act' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION settlement._log_act(text, text, text, bigint, text) IS 'Internal: tell the server log of an act of an operator.';
 
+CREATE FUNCTION settlement._idempotency_key(source text, trade_id text, generation integer) RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_idempotency_key' LANGUAGE c IMMUTABLE STRICT;
+COMMENT ON FUNCTION settlement._idempotency_key(text, text, integer) IS 'Internal: the key that a trade is sent under.';
+
 CREATE FUNCTION settlement._library_version() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_library_version' LANGUAGE c STABLE;
 COMMENT ON FUNCTION settlement._library_version() IS 'Internal: version of the loaded library.';

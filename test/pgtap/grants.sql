@@ -20,8 +20,9 @@ INSERT INTO decided VALUES
         _queue_depth,_sizes,_trace_id,_workers,doctor,prometheus}'),
     ('operator', '{
         _doctor_deep,_explain,_in_transaction_block,_is_known,_nowhere,_permit,_timeline,
-        _trade_row,_trade_tables,_undrained,breaker_close,breaker_open,dlq_purge,drain,
-        explain,lookup,pause,redrive,redrive_where,rescan,resolve,resolve_where,
+        _trade_row,_trade_tables,_undrained,_drained,breaker_close,breaker_open,dlq_export,dlq_purge,drain,
+        explain,lookup,pause,redrive,redrive_cancel,redrive_policy_drop,redrive_policy_set,
+        redrive_where,rescan,resolve,resolve_where,
         restart_worker,resume,timeline,wait_paused}'),
     ('senior', '{_issue_permit}'),
     -- partitions need it; see attach()
@@ -45,7 +46,9 @@ INSERT INTO decided VALUES
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
         _requeue,_require_filter,_require_reason,_revive,_roles,_setting,_span,
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
-        _which_attached,_writer}');
+        _which_attached,_writer,_dlq_next,_idempotency_key,_policies_work,_policy_breaker,_policy_due,
+        _policy_work,_redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
+        _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict}');
 
 CREATE TEMP VIEW given AS
 SELECT p.proname AS name, p.oid,
@@ -68,10 +71,11 @@ CREATE TEMP VIEW relations AS
 SELECT c.relname AS name, c.oid, c.relkind FROM pg_class c
 WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_monitor', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown}'::name[], 'a monitor reads these, and no table');
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,redrive_progress,redrive_policies}'::name[], 'a monitor reads these, and no table');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_operator', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,
-      attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,queue,unapplied}'::name[],
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,redrive_progress,redrive_policies,
+      attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,policies,policy_tries,
+      queue,redrives,unapplied}'::name[],
     'an operator reads these');
 SELECT is_empty($$ SELECT name, role FROM relations, unnest('{monitor,operator,senior}'::text[]) AS role
                    WHERE relkind <> 'S' AND has_table_privilege('settlement_test_' || role, oid,
