@@ -40,6 +40,9 @@ COMMENT ON FUNCTION settlement._grant(text, boolean) IS 'Internal: grant what a 
 CREATE FUNCTION settlement.grant_operator(role regrole, may_repay boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'a role is required' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     PERFORM settlement._grant(role::text, true);
     IF may_repay THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION settlement._issue_permit() TO %s', role);
@@ -50,6 +53,9 @@ COMMENT ON FUNCTION settlement.grant_operator(regrole, boolean) IS 'Let a role l
 CREATE FUNCTION settlement.revoke_operator(role regrole) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'a role is required' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA settlement FROM %s', role);
     EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA settlement FROM %s', role);
     EXECUTE format('REVOKE ALL ON SCHEMA settlement FROM %s', role);

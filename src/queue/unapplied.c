@@ -29,7 +29,6 @@
 #include "queue/statement.h"
 #include "queue/tradelog.h"
 #include "queue/unapplied.h"
-#include "shared/clock.h"
 #include "shared/logline.h"
 #include "shared/settings.h"
 

@@ -71,6 +71,8 @@ sender_configure(Worker *w)
 	if (w->client != NULL)
 		wallet_client_destroy(w->client);
 	w->client = NULL;
+	/* not by its address, which the next one may have again */
+	w->wait_set_current = false;
 	w->reconfigure = false;
 	/* it may be another wallet */
 	concurrency_init(&w->adaptive, GetCurrentTimestamp());

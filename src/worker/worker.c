@@ -135,6 +135,7 @@ build_wait_set(Worker *w)
 	if (w->client != NULL)
 		AddWaitEventToSet(w->wait_set, WL_SOCKET_READABLE,
 						  wallet_client_fd(w->client), NULL, NULL);
+	w->wait_set_current = true;
 }
 
 static long
@@ -264,7 +265,6 @@ loop(Worker *w)
 {
 	while (!may_leave(w))
 	{
-		WalletClient *client = w->client;
 		TimestampTz now;
 
 		beat(w);
@@ -282,7 +282,7 @@ loop(Worker *w)
 			turn_run(w);
 		upkeep(w, now);
 		report_activity(w);
-		if (w->client != client || w->wait_set == NULL)
+		if (!w->wait_set_current)
 			build_wait_set(w);
 		if (!may_leave(w))
 			wait_for_work(w);

@@ -61,6 +61,7 @@ typedef struct Worker
 	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
 	WaitEventSet *wait_set;
+	bool		wait_set_current;	/* it has the present client's descriptor */
 
 	int			n_answered;
 	TradeFlight *answered[MAX_CONCURRENCY];

@@ -1,7 +1,7 @@
 -- What a monitor and an operator can do, and what they cannot.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(70);
+SELECT plan(72);
 
 CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
 CREATE ROLE settlement_test_operator;
@@ -61,6 +61,8 @@ RESET ROLE;
 
 CREATE ROLE settlement_test_senior;
 SELECT settlement.grant_operator('settlement_test_senior', may_repay => true);
+SELECT throws_ok('SELECT settlement.grant_operator(NULL)', '22004', 'a role is required', 'nobody is no operator');
+SELECT throws_ok('SELECT settlement.revoke_operator(NULL)', '22004', 'a role is required', 'nor a former one');
 CREATE ROLE settlement_test_member NOINHERIT IN ROLE settlement_test_senior;
 CREATE ROLE settlement_test_heir IN ROLE settlement_test_senior;
 INSERT INTO public.guarded_trades SELECT 'u' || i, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0 FROM generate_series(1, 9) i;

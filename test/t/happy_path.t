@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Settlement;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 # Polling is off, as it were: only being woken is fast enough.
 my $s = Settlement->start(conf => "settlement.poll_interval = '10min'");
@@ -29,6 +30,53 @@ scenario one_after_the_other => sub {
 	{
 		$s->trade("serial-$i");
 		$s->status_is("serial-$i", 'SETTLED', "serial-$i settles without polling", 20);
+	}
+};
+
+# The descriptors of a process, by what they are: [eventpoll], [signalfd], ...
+sub descriptors
+{
+	my ($pid) = @_;
+	my %is;
+	for my $path (glob "/proc/$pid/fd/*")
+	{
+		$is{$1} = $2 if $path =~ /(\d+)$/ && (readlink($path) // '') =~ /^anon_inode:(\S+)/;
+	}
+	return %is;
+}
+
+# An epoll set without the latch is the wallet client's: does the set with the
+# latch, in which the worker waits, have it?
+sub hears_its_client
+{
+	my ($pid) = @_;
+	my %is = descriptors($pid);
+	my %watches;
+	for my $set (grep { $is{$_} eq '[eventpoll]' } keys %is)
+	{
+		my $info = PostgreSQL::Test::Utils::slurp_file("/proc/$pid/fdinfo/$set");
+		$watches{$set} = { map { $_ => 1 } $info =~ /^tfd:\s*(\d+)/mg };
+	}
+	my @waits = grep { my $w = $watches{$_}; grep { ($is{$_} // '') eq '[signalfd]' } keys %$w } keys %watches;
+	my @clients = grep { my $set = $_; !grep { $_ == $set } @waits } keys %watches;
+	return @clients == 1 && scalar grep { $watches{$_}{$clients[0]} } @waits;
+}
+
+scenario answers_are_heard_after_a_reload => sub {
+	plan skip_all => 'reads what Linux says of epoll sets' unless -e '/proc/self/fdinfo';
+	plan skip_all => 'the latch is a signalfd since PostgreSQL 14' if $s->sql('SHOW server_version_num') < 140000;
+	for my $i (1 .. 12)
+	{
+		$s->node->reload;
+		$s->trades("reload-$i-", 4);
+		$s->settled_is("reload-$i-", 4);
+		my @deaf = split /\n/, $s->sql('SELECT pid FROM settlement.workers');
+		for (my $try = 0; @deaf && $try < 10 * $PostgreSQL::Test::Utils::timeout_default; $try++)
+		{
+			@deaf = grep { !hears_its_client($_) } @deaf;
+			usleep(100_000) if @deaf;
+		}
+		is("@deaf", '', "workers wait for answers after reload $i");
 	}
 };
 
