@@ -399,7 +399,7 @@ BEGIN
     IF EXISTS (SELECT FROM settlement._relations_of(relation) t JOIN pg_class c ON c.oid = t
                WHERE c.relkind = 'r' AND coalesce(c.reloptions::text, '') !~ 'fillfactor=') THEN
         RAISE NOTICE 'table % has no fillfactor', relation
-            USING HINT = format('Each trade is updated once. Room on its page makes that cheaper: ALTER TABLE %s SET (fillfactor = 50), for each partition.', relation);
+            USING HINT = format('Each trade is updated once. Room on its page makes that cheaper: ALTER TABLE %s SET (fillfactor = 40), for each partition.', relation);
     END IF;
 END
 $$;

@@ -75,6 +75,15 @@ extern int	no_such_variable
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* index_insert of a unique key: 14 added indexUnchanged. */
+#if PG_VERSION_NUM >= 140000
+#define index_insert_compat(index, values, isnull, tid, heap, info) \
+	index_insert(index, values, isnull, tid, heap, UNIQUE_CHECK_YES, false, info)
+#else
+#define index_insert_compat(index, values, isnull, tid, heap, info) \
+	index_insert(index, values, isnull, tid, heap, UNIQUE_CHECK_YES, info)
+#endif
+
 /* Oid of the primary key's index: 18 asks whether a deferrable one will do. */
 #if PG_VERSION_NUM >= 180000
 #define RelationGetPrimaryKey(rel)	RelationGetPrimaryKeyIndex(rel, false)
@@ -126,6 +135,35 @@ extern int	no_such_variable
 	ExecSimpleRelationUpdate(estate, epq, old_slot, new_slot)
 #endif
 
+/*
+ * Updating without waiting (queue/apply_row.c): 14, 15 and 16 changed arguments,
+ * and 16 tells indexes that summarize (BRIN) from others.
+ */
+#if PG_VERSION_NUM >= 160000
+#define UpdateIndexes TU_UpdateIndexes
+#define must_update_indexes(which)	((which) != TU_None)
+#define ExecUpdateIndexTuples_compat(relinfo, slot, estate, which) \
+	ExecInsertIndexTuples(relinfo, slot, estate, true, false, NULL, NIL, \
+						  (which) == TU_Summarizing)
+#else
+#define UpdateIndexes bool
+#define must_update_indexes(which)	(which)
+#if PG_VERSION_NUM >= 140000
+#define ExecUpdateIndexTuples_compat(relinfo, slot, estate, which) \
+	ExecInsertIndexTuples(relinfo, slot, estate, true, false, NULL, NIL)
+#else
+#define ExecUpdateIndexTuples_compat(relinfo, slot, estate, which) \
+	ExecInsertIndexTuples(slot, estate, false, NULL, NIL)
+#endif
+#endif
+#if PG_VERSION_NUM >= 150000
+#define ExecARUpdateTriggers_compat(estate, relinfo, tid, slot, recheck) \
+	ExecARUpdateTriggers(estate, relinfo, NULL, NULL, tid, NULL, slot, recheck, NULL, false)
+#else
+#define ExecARUpdateTriggers_compat(estate, relinfo, tid, slot, recheck) \
+	ExecARUpdateTriggers(estate, relinfo, tid, NULL, slot, recheck, NULL)
+#endif
+
 /* Inserting below the executor (queue/enqueue.c): 14 and 16 changed arguments. */
 #if PG_VERSION_NUM >= 160000
 #define ExecInsertIndexTuples_compat(relinfo, slot, estate) \
@@ -138,11 +176,11 @@ extern int	no_such_variable
 	ExecInsertIndexTuples(slot, estate, false, NULL, NIL)
 #endif
 #if PG_VERSION_NUM >= 140000
-#define ExecComputeStoredGenerated_compat(relinfo, estate, slot) \
-	ExecComputeStoredGenerated(relinfo, estate, slot, CMD_INSERT)
+#define ExecComputeStoredGenerated_compat(relinfo, estate, slot, command) \
+	ExecComputeStoredGenerated(relinfo, estate, slot, command)
 #else
-#define ExecComputeStoredGenerated_compat(relinfo, estate, slot) \
-	ExecComputeStoredGenerated(estate, slot, CMD_INSERT)
+#define ExecComputeStoredGenerated_compat(relinfo, estate, slot, command) \
+	ExecComputeStoredGenerated(estate, slot, command)
 #endif
 
 /* ProcessUtility_hook: 14 added readOnlyTree. */

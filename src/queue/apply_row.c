@@ -2,17 +2,25 @@
  * apply_row.c
  *	  Write the outcome of one trade to its row.
  *
- * The row is locked FOR NO KEY UPDATE, skipping it when somebody else has it,
- * and updated below row level security, with BEFORE and AFTER ROW triggers,
- * constraints and generated columns, as logical replication applies a change.
- * Triggers FOR EACH STATEMENT do not fire.  No update chain is followed: a row
- * that changed under us is looked for again with a new snapshot.
+ * The row is updated below row level security, with BEFORE and AFTER ROW
+ * triggers, constraints and generated columns, as logical replication applies a
+ * change.  Triggers FOR EACH STATEMENT do not fire.  A row that somebody else
+ * has locked is not waited for.  No update chain is followed: a row that changed
+ * under us is looked for again with a new snapshot.
+ *
+ * Where no BEFORE ROW trigger is in the way the row is updated at once; that
+ * saves the lock, with a WAL record of its own.  An update that waits for nobody
+ * gives way to any lock, though, also to one that it is compatible with (the
+ * FOR KEY SHARE of a foreign key): then the row is locked FOR NO KEY UPDATE
+ * first, as always before a BEFORE ROW trigger.
  */
 #include "postgres.h"
 
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/nodeModifyTable.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -24,12 +32,12 @@
 /* How often a row may change between finding and locking it. */
 #define MAX_TRIES		4
 
-typedef enum LockOutcome
+typedef enum RowOutcome
 {
-	ROW_LOCKED,					/* by us */
-	ROW_BUSY,					/* by somebody else */
+	ROW_DONE,					/* locked by us, or updated */
+	ROW_BUSY,					/* locked by somebody else */
 	ROW_CHANGED					/* not the version that was found: look again */
-} LockOutcome;
+} RowOutcome;
 
 /* Text of a column of the row that was found; NULL when it is null or absent. */
 static char *
@@ -149,32 +157,36 @@ is_written(ApplyLeaf *leaf, ApplyRow *row)
 	return settlement_id != NULL && strcmp(settlement_id, row->settlement_id) == 0;
 }
 
-/* Lock the version of the row in leaf->old; never waits. */
-static LockOutcome
-lock_row(ApplyLeaf *leaf)
+static RowOutcome
+row_outcome(TM_Result result)
 {
-	ItemPointerData tid = leaf->old->tts_tid;
-	TM_FailureData failure;
-	TM_Result	result;
-
-	result = table_tuple_lock(leaf->rel, &tid, GetActiveSnapshot(), leaf->old,
-							  GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-							  LockWaitSkip, 0, &failure);
 	switch (result)
 	{
 		case TM_Ok:
-			return ROW_LOCKED;
-		case TM_WouldBlock:
+			return ROW_DONE;
+		case TM_WouldBlock:		/* of a lock */
+		case TM_BeingModified:	/* of an update */
 			return ROW_BUSY;
 		case TM_SelfModified:	/* twice in one batch, or by a trigger */
 		case TM_Invisible:
 		case TM_Updated:
 		case TM_Deleted:
 			return ROW_CHANGED;
-		default:
-			elog(ERROR, "unexpected result %d of locking a trade row", (int) result);
 	}
+	elog(ERROR, "unexpected result %d of writing a trade row", (int) result);
 	return ROW_BUSY;
+}
+
+/* Lock the version of the row in leaf->old; never waits. */
+static RowOutcome
+lock_row(ApplyLeaf *leaf)
+{
+	ItemPointerData tid = leaf->old->tts_tid;
+	TM_FailureData failure;
+
+	return row_outcome(table_tuple_lock(leaf->rel, &tid, GetActiveSnapshot(), leaf->old,
+										GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+										LockWaitSkip, 0, &failure));
 }
 
 static void
@@ -224,7 +236,7 @@ form_row(ApplyLeaf *leaf, const ApplyRow *row)
 
 /* Update the locked row in leaf->old. */
 static ApplyResult
-update_row(ApplyLeaf *leaf, const ApplyRow *row)
+update_locked(ApplyLeaf *leaf, const ApplyRow *row)
 {
 	ItemPointerData old_tid = leaf->old->tts_tid;
 
@@ -239,22 +251,85 @@ update_row(ApplyLeaf *leaf, const ApplyRow *row)
 	return APPLY_DONE;
 }
 
+/*
+ * Update the row in leaf->old if nobody has it: what ExecSimpleRelationUpdate
+ * does for a table without BEFORE ROW triggers, except that it would wait.
+ */
+static RowOutcome
+update_unlocked(ApplyLeaf *leaf, const ApplyRow *row)
+{
+	ResultRelInfo *target = leaf->result_relation;
+	TupleConstr *constraints = RelationGetDescr(leaf->rel)->constr;
+	UpdateIndexes update_indexes;
+	TM_FailureData failure;
+	LockTupleMode mode;
+	List	   *recheck = NIL;
+	RowOutcome	outcome;
+
+	form_row(leaf, row);
+	CheckCmdReplicaIdentity(leaf->rel, CMD_UPDATE);
+	if (constraints != NULL && constraints->has_generated_stored)
+		ExecComputeStoredGenerated_compat(target, leaf->estate, leaf->new, CMD_UPDATE);
+	if (constraints != NULL)
+		ExecConstraints(target, leaf->new, leaf->estate);
+	if (leaf->rel->rd_rel->relispartition)
+		ExecPartitionCheck(target, leaf->new, leaf->estate, true);
+
+	outcome = row_outcome(table_tuple_update(leaf->rel, &leaf->old->tts_tid, leaf->new,
+											 leaf->estate->es_output_cid,
+											 leaf->estate->es_snapshot, InvalidSnapshot,
+											 false, &failure, &mode, &update_indexes));
+	if (outcome != ROW_DONE)
+		return outcome;
+	if (target->ri_NumIndices > 0 && must_update_indexes(update_indexes))
+		recheck = ExecUpdateIndexTuples_compat(target, leaf->new, leaf->estate,
+											   update_indexes);
+	ExecARUpdateTriggers_compat(leaf->estate, target, &leaf->old->tts_tid, leaf->new,
+								recheck);
+	return ROW_DONE;
+}
+
+/* Write the outcome to the version of the row in leaf->old. */
+static RowOutcome
+write_row(ApplyLeaf *leaf, ApplyRow *row, ApplyResult *result)
+{
+	TriggerDesc *triggers = leaf->result_relation->ri_TrigDesc;
+	RowOutcome	outcome = ROW_BUSY;
+
+	*result = APPLY_DONE;
+	if (triggers == NULL || !triggers->trig_update_before_row)
+	{
+		leaf_compare_content(leaf, row);
+		outcome = update_unlocked(leaf, row);
+	}
+	if (outcome != ROW_BUSY)
+		return outcome;
+	outcome = lock_row(leaf);
+	if (outcome != ROW_DONE)
+		return outcome;
+	leaf_compare_content(leaf, row);
+	*result = update_locked(leaf, row);
+	return ROW_DONE;
+}
+
 static ApplyResult
 find_and_write(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
+	ApplyResult result;
+
 	for (int i = 0; i < MAX_TRIES; i++)
 	{
+		row->contradiction = NULL;
 		if (!leaf_find(leaf, row, how))
 			return APPLY_GONE;
 		if (is_written(leaf, row))
 			return APPLY_DONE;
 		if (!leaf_begin_writing(leaf))
 			return APPLY_LOCKED;
-		switch (lock_row(leaf))
+		switch (write_row(leaf, row, &result))
 		{
-			case ROW_LOCKED:
-				leaf_compare_content(leaf, row);
-				return update_row(leaf, row);
+			case ROW_DONE:
+				return result;
 			case ROW_BUSY:
 				return APPLY_LOCKED;
 			case ROW_CHANGED:

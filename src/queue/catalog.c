@@ -26,9 +26,11 @@ catalog_invalidate(Datum arg, Oid relid)
 		relid == catalog.queue || relid == catalog.queue_pkey ||
 		relid == catalog.queue_id_seq ||
 		relid == catalog.claims || relid == catalog.deferred ||
-		relid == catalog.deferred_id_seq ||
+		relid == catalog.deferred_id_seq || relid == catalog.deferred_trade_id_idx ||
 		relid == catalog.dlq || relid == catalog.dlq_id_seq ||
-		relid == catalog.unapplied || relid == catalog.unapplied_id_seq)
+		relid == catalog.dlq_trade_id_idx ||
+		relid == catalog.unapplied || relid == catalog.unapplied_id_seq ||
+		relid == catalog.unapplied_trade_id_idx)
 		catalog_valid = false;
 }
 
@@ -48,10 +50,13 @@ catalog_look_up(SettlementCatalog *c)
 		{"claims", &c->claims},
 		{"deferred", &c->deferred},
 		{"deferred_id_seq", &c->deferred_id_seq},
+		{"deferred_trade_id_idx", &c->deferred_trade_id_idx},
 		{"dlq", &c->dlq},
 		{"dlq_id_seq", &c->dlq_id_seq},
+		{"dlq_trade_id_idx", &c->dlq_trade_id_idx},
 		{"unapplied", &c->unapplied},
 		{"unapplied_id_seq", &c->unapplied_id_seq},
+		{"unapplied_trade_id_idx", &c->unapplied_trade_id_idx},
 	};
 
 	c->schema = get_namespace_oid("settlement", true);

@@ -16,10 +16,13 @@ typedef struct SettlementCatalog
 	Oid			claims;
 	Oid			deferred;
 	Oid			deferred_id_seq;
+	Oid			deferred_trade_id_idx;
 	Oid			dlq;
 	Oid			dlq_id_seq;
+	Oid			dlq_trade_id_idx;
 	Oid			unapplied;
 	Oid			unapplied_id_seq;
+	Oid			unapplied_trade_id_idx;
 } SettlementCatalog;
 
 /*

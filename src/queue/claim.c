@@ -22,6 +22,7 @@
 #include "pgver.h"
 #include "queue/claim.h"
 #include "queue/decision.h"
+#include "queue/duplicates.h"
 #include "queue/facts.h"
 #include "queue/frontier.h"
 #include "queue/in_flight.h"
@@ -174,6 +175,8 @@ drop_duplicates(Claim *claim, FlightPool *pool)
 	int			first_dropped = claim->n_outgoing;
 	int			kept = 0;
 
+	if (!may_have_duplicates(claim->flights, claim->n))
+		return;
 	for (int i = 0; i < claim->n; i++)
 	{
 		attached[i] = claim->flights[i]->attached_id;

@@ -5,7 +5,8 @@
  * Their plans must be right for a million rows at any time, and a queue is empty
  * most of the time: one that VACUUM found empty would be read from end to end
  * for each row of a turn.  So hash, merge, bitmap and sequential plans are out,
- * and our tables count as large whatever the statistics say.
+ * and our tables count as large whatever the statistics say.  And a plan is made
+ * once: by its estimates the planner would make one for each turn's arrays.
  */
 #include "postgres.h"
 
@@ -15,6 +16,7 @@
 #include "optimizer/plancat.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/plancache.h"
 #include "utils/timestamp.h"
 
 #include "queue/catalog.h"
@@ -89,6 +91,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 	volatile bool bitmapscan = enable_bitmapscan;
 	volatile bool hashjoin = enable_hashjoin;
 	volatile bool mergejoin = enable_mergejoin;
+	volatile int cache_mode = plan_cache_mode;
 	volatile bool nested = running;
 	volatile int code = 0;
 
@@ -105,6 +108,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 		enable_bitmapscan = false;
 		enable_hashjoin = false;
 		enable_mergejoin = false;
+		plan_cache_mode = PLAN_CACHE_MODE_FORCE_GENERIC_PLAN;
 		prepare(statement);
 		code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
 								nulls, false, 0);
@@ -116,6 +120,7 @@ statement_run_nulls(Statement *statement, const Datum *values, const char *nulls
 		enable_bitmapscan = bitmapscan;
 		enable_hashjoin = hashjoin;
 		enable_mergejoin = mergejoin;
+		plan_cache_mode = cache_mode;
 	}
 	PG_END_TRY();
 	if (code < 0)

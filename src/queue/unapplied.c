@@ -39,7 +39,6 @@
  * A run stops at the first row after this time: user code may take
  * settlement.apply_timeout for each, and the worker has other work.
  */
-#define RUN_MS				100
 
 /* How long to leave a due row that another worker is trying just now. */
 #define BUSY_MS				50
@@ -549,7 +548,7 @@ publish_next(DbState *db, bool more_due, MemoryContext context)
 }
 
 int
-unapplied_run(DbState *db, int max)
+unapplied_run(DbState *db, int max, int max_ms)
 {
 	/* for the life of the process: nothing is left behind after an error */
 	static MemoryContext run_context = NULL;
@@ -570,7 +569,7 @@ unapplied_run(DbState *db, int max)
 	ids = MemoryContextAlloc(run_context, Max(max, 1) * sizeof(int64));
 	n = find_due_rows(ids, max, context);
 	while (tried < n &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), RUN_MS))
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), max_ms))
 	{
 		CHECK_FOR_INTERRUPTS();
 		done += try_row_safely(ids[tried++], context);

@@ -18,11 +18,12 @@
 extern int	unapplied_record(const ApplyRow *rows, int n, const char *failure);
 
 /*
- * Try up to max due rows.  Call it outside a transaction; it commits its own.
+ * Try up to max due rows, and no further one after max_ms.  Call it outside a
+ * transaction; it commits its own.
  * A row that fails, in whatever way, is put off and does not stop the others.
  * Several workers may run it at once.  Sets db->next_apply.  Returns how many
  * rows left the table; statistics are left to the caller (pgstat_report_stat).
  */
-extern int	unapplied_run(DbState *db, int max);
+extern int	unapplied_run(DbState *db, int max, int max_ms);
 
 #endif

@@ -21,6 +21,7 @@
 #include <strings.h>
 
 #include "wallet/json.h"
+#include "wallet/plain_reply.h"
 
 #define FORMAT_1	1
 
@@ -313,10 +314,8 @@ has_mismatch(const ReplyContext *context, json_t *reply)
 
 /* An id that is cut, empty or unprintable names nothing. */
 static bool
-read_settlement_id(const ReplyContext *context, const json_t *reply, char *out)
+copy_settlement_id(const ReplyContext *context, const char *id, char *out)
 {
-	const char *id = json_string_value(json_object_get(reply, "settlement_id"));
-
 	if (id == NULL || *id == '\0')
 		return false;
 	for (const char *c = id; *c != '\0'; c++)
@@ -337,8 +336,25 @@ newer_epoch(const json_t *reply)
 	return epoch > 0 && epoch < INT64_MAX / 2 ? (int64_t) epoch : 0;
 }
 
+/* The usual answer; false: it is another. */
+static bool
+read_plain_reply(const ReplyContext *context, WalletResult *result)
+{
+	AttemptFacts *facts = &result->facts;
+	PlainReply	plain;
+
+	if (!plain_reply_read(context->reply, context->reply_len, &plain))
+		return false;
+	facts->parsed = true;
+	facts->success = true;
+	facts->has_settlement_id =
+		copy_settlement_id(context, plain.settlement_id, result->settlement_id);
+	copy_text(result->message, sizeof result->message, plain.message, context->secret);
+	return true;
+}
+
 static void
-native_read_reply(const ReplyContext *context, WalletResult *result)
+read_json_reply(const ReplyContext *context, WalletResult *result)
 {
 	AttemptFacts *facts = &result->facts;
 	json_t	   *reply = json_read(context->reply, context->reply_len);
@@ -355,7 +371,8 @@ native_read_reply(const ReplyContext *context, WalletResult *result)
 	if (json_is_boolean(success))
 		facts->success = json_is_true(success);
 	facts->has_settlement_id =
-		read_settlement_id(context, reply, result->settlement_id);
+		copy_settlement_id(context, json_string_value(json_object_get(reply, "settlement_id")),
+						   result->settlement_id);
 	facts->echo_mismatch = has_mismatch(context, reply);
 	text = json_string_value(json_object_get(reply, "code"));
 	if (text != NULL && *text != '\0')
@@ -371,6 +388,13 @@ native_read_reply(const ReplyContext *context, WalletResult *result)
 	if (text != NULL)
 		copy_text(result->message, sizeof result->message, text, context->secret);
 	json_decref(reply);
+}
+
+static void
+native_read_reply(const ReplyContext *context, WalletResult *result)
+{
+	if (!read_plain_reply(context, result))
+		read_json_reply(context, result);
 }
 
 const WalletAdapter native_adapter = {

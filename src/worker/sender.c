@@ -68,11 +68,13 @@ sender_configure(Worker *w)
 	bool		have_auth = settlement_wallet_auth_file[0] != '\0';
 
 	Assert(w->pool->n_used == 0);
+	/* it has the old client's descriptor; the new client may have the same address */
+	if (w->wait_set != NULL)
+		FreeWaitEventSet(w->wait_set);
+	w->wait_set = NULL;
 	if (w->client != NULL)
 		wallet_client_destroy(w->client);
 	w->client = NULL;
-	/* not by its address, which the next one may have again */
-	w->wait_set_current = false;
 	w->reconfigure = false;
 	/* it may be another wallet */
 	concurrency_init(&w->adaptive, GetCurrentTimestamp());

@@ -30,6 +30,8 @@
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
+#define UNAPPLIED_MS		100
+#define UNAPPLIED_BUSY_MS	10	/* while requests are under way */
 #define BRING_BACK_BATCH	5000
 
 /* ------------------------------------------------------ may we send at all */
@@ -411,7 +413,8 @@ upkeep(Worker *w, TimestampTz now)
 	recover_boots(w);
 	recover_workers(w);
 	if (upkeep_apply_at(w) <= now)
-		unapplied_run(w->db, UNAPPLIED_BATCH);
+		unapplied_run(w->db, UNAPPLIED_BATCH,
+					  w->pool->n_used > 0 ? UNAPPLIED_BUSY_MS : UNAPPLIED_MS);
 	tradelog_summarize(now, false);
 	if (!w->stopping)
 	{

@@ -127,15 +127,12 @@ start_signals(void)
 static void
 build_wait_set(Worker *w)
 {
-	if (w->wait_set != NULL)
-		FreeWaitEventSet(w->wait_set);
 	w->wait_set = create_wait_event_set_compat(TopMemoryContext, 3);
 	AddWaitEventToSet(w->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(w->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	if (w->client != NULL)
 		AddWaitEventToSet(w->wait_set, WL_SOCKET_READABLE,
 						  wallet_client_fd(w->client), NULL, NULL);
-	w->wait_set_current = true;
 }
 
 static long
@@ -282,7 +279,7 @@ loop(Worker *w)
 			turn_run(w);
 		upkeep(w, now);
 		report_activity(w);
-		if (!w->wait_set_current)
+		if (w->wait_set == NULL)
 			build_wait_set(w);
 		if (!may_leave(w))
 			wait_for_work(w);

@@ -60,8 +60,7 @@ typedef struct Worker
 	FlightPool *pool;
 	Concurrency adaptive;		/* settlement.adaptive_concurrency */
 	MemoryContext turn_context;
-	WaitEventSet *wait_set;
-	bool		wait_set_current;	/* it has the present client's descriptor */
+	WaitEventSet *wait_set;		/* NULL: not with the present client's descriptor */
 
 	int			n_answered;
 	TradeFlight *answered[MAX_CONCURRENCY];

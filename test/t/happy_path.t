@@ -40,7 +40,8 @@ sub descriptors
 	my %is;
 	for my $path (glob "/proc/$pid/fd/*")
 	{
-		$is{$1} = $2 if $path =~ /(\d+)$/ && (readlink($path) // '') =~ /^anon_inode:(\S+)/;
+		my ($fd) = $path =~ /(\d+)$/;
+		$is{$fd} = $1 if (readlink($path) // '') =~ /^anon_inode:(\S+)/;
 	}
 	return %is;
 }

@@ -15,6 +15,7 @@
 
 #include "wallet/adapter.h"
 #include "wallet/json.h"
+#include "wallet/plain_reply.h"
 
 #define KEY		"01234567-89ab-5cde-8f01-23456789abcd"
 #define SECRET	"Bearer s3cr3t-t0k3n"
@@ -60,6 +61,35 @@ check_success(const WalletResult *result, const char *data, size_t size)
 		require(strcmp(result->settlement_id,
 					   json_string_value(json_object_get(strict, "settlement_id"))) == 0,
 				"settlement id made up");
+	json_decref(strict);
+}
+
+/* What is read without the parser the parser reads, too, and as the same. */
+static void
+check_plain(const char *data, size_t size)
+{
+	static const char *const known[] = {"success", "settlement_id", "message",
+	"buyer_reservation_released", "seller_reservation_released"};
+	size_t		members = 0;
+	PlainReply	plain;
+	json_t	   *strict;
+	const json_t *message;
+
+	if (!plain_reply_read(data, size, &plain))
+		return;
+	strict = json_loadb(data, size, JSON_REJECT_DUPLICATES, NULL);
+	require(json_is_object(strict), "a plain reply that is not JSON");
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		members += json_object_get(strict, known[i]) != NULL;
+	require(json_object_size(strict) == members, "a plain reply with another member");
+	require(json_is_true(json_object_get(strict, "success")), "a plain success made up");
+	require(strcmp(plain.settlement_id,
+				   json_string_value(json_object_get(strict, "settlement_id"))) == 0,
+			"a plain settlement id made up");
+	message = json_object_get(strict, "message");
+	require(message == NULL ? plain.message[0] == '\0' :
+			strcmp(plain.message, json_string_value(message)) == 0,
+			"a plain message made up");
 	json_decref(strict);
 }
 
@@ -110,6 +140,7 @@ run_one(const char *data, size_t size)
 	};
 	char		request[1024];
 
+	check_plain(data, size);
 	require(native_adapter.request_body(1, &trade, request, sizeof request) > 0, "body");
 	read_as(WALLET_SETTLE, request, data, size);
 	read_as(WALLET_LOOKUP, request, data, size);
