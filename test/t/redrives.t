@@ -63,10 +63,10 @@ scenario canary_settles => sub {
 scenario canary_waits => sub {
 	dead('slow', 20);
 	fund('slow');
-	$s->faults({ match => { trade_id_prefix => 'slow', times => 1 }, action => 'pass', reply_delay_ms => 600_000 });
+	$s->faults({ match => { trade_id_prefix => 'slow', count => 1 }, action => 'pass', reply_delay_ms => 600_000 });
 	$s->set(request_timeout => '60s');
 	my $id = redrive('slow', 'canary => 2');
-	$s->becomes("SELECT canary_settled FROM settlement.redrives WHERE id = $id", 1, 'one of two settles') ;
+	$s->becomes("SELECT canary_settled FROM settlement.redrives WHERE id = $id", 1, 'one of two settles');
 	$s->becomes('SELECT in_flight FROM settlement.status', 1, 'the other is on its way');
 	is($s->sql('SELECT count(*) FROM settlement.dlq'), 18, 'the rest waits for it');
 	$s->faults;
