@@ -92,6 +92,23 @@ BEGIN
             'settlement.wallet_lookup is off: an unknown trade past settlement.idempotency_window has to be resolved by hand',
             NULL;
     END IF;
+    IF settlement._setting('batch_size')::int > settlement._setting('concurrency')::int THEN
+        RETURN QUERY SELECT 'batch_size', 'warn',
+            format('settlement.batch_size is %s, and a worker has at most settlement.concurrency = %s trades in flight: no batch is longer',
+                   settlement._setting('batch_size'), settlement._setting('concurrency')),
+            'Set settlement.concurrency to settlement.batch_size times the requests that a worker shall have under way.';
+    END IF;
+    FOR r IN SELECT s.batch_refused_at AS at, s.batch_refused_status AS http FROM settlement._database_state() s
+             WHERE s.batch_refused_at IS NOT NULL AND settlement._setting('batch_size')::int > 1
+    LOOP
+        RETURN QUERY SELECT 'batch_size', 'warn',
+            format('the wallet refused a batch at %s with HTTP status %s, and has answered none since: %s', settlement._moment(r.at), r.http,
+                   CASE WHEN r.http IN (404, 405, 413, 415, 501) THEN 'trades are sent singly, and a batch is tried each minute'
+                        ELSE 'its trades were sent again, each alone' END),
+            CASE WHEN r.http IN (404, 405, 501) THEN 'The wallet has no POST /api/wallets/settle-batch: set settlement.batch_size = 1, or add it there.'
+                 WHEN r.http = 413 THEN 'Set settlement.batch_size lower, or let the wallet take longer requests.'
+                 ELSE 'settlement.attempts of the class wallet_batch say what it answered.' END;
+    END LOOP;
     IF settlement._setting('dead_letter_on_outage') = 'on' THEN
         RETURN QUERY SELECT 'dead_letter_on_outage', 'warn',
             'an outage of the wallet sends trades to the DLQ after settlement.max_attempts',

@@ -12,7 +12,8 @@ CREATE FUNCTION settlement._database_state(
     OUT breaker_times_opened bigint, OUT limited_until timestamptz,
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
     OUT sweep_all boolean, OUT next_due timestamptz,
-    OUT register_failures integer, OUT held_since timestamptz) RETURNS SETOF record
+    OUT register_failures integer, OUT held_since timestamptz,
+    OUT batch_refused_at timestamptz, OUT batch_refused_status integer) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
@@ -46,10 +47,14 @@ CREATE FUNCTION settlement._durations(OUT name text, OUT count bigint, OUT sum d
     AS 'MODULE_PATHNAME', 'settlement_list_durations' LANGUAGE c VOLATILE ROWS 4;
 COMMENT ON FUNCTION settlement._durations() IS 'Internal: durations of this database, in seconds.';
 
-CREATE FUNCTION settlement._duration_buckets(OUT name text, OUT le double precision, OUT count bigint)
-    RETURNS SETOF record
-    AS 'MODULE_PATHNAME', 'settlement_list_duration_buckets' LANGUAGE c VOLATILE ROWS 80;
-COMMENT ON FUNCTION settlement._duration_buckets() IS 'Internal: cumulative histograms of this database; le in seconds.';
+CREATE FUNCTION settlement._histograms(OUT name text, OUT le double precision[], OUT counts bigint[],
+    OUT sum double precision) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_list_histograms' LANGUAGE c VOLATILE ROWS 5;
+COMMENT ON FUNCTION settlement._histograms() IS 'Internal: cumulative histograms of this database: durations in seconds, claim_size in trades.';
+
+CREATE FUNCTION settlement._stats_reset() RETURNS timestamptz
+    AS 'MODULE_PATHNAME', 'settlement_stats_reset' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._stats_reset() IS 'Internal: when counters and histograms of this database began; NULL when the library is not preloaded.';
 
 CREATE FUNCTION settlement._trace_id(attached_id integer, trade_id text, of_row text) RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_trace_id' LANGUAGE c STABLE;

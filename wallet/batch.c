@@ -8,7 +8,6 @@
  */
 #include "batch.h"
 
-#include "reply.h"
 #include "settle.h"
 
 #define BATCH_MAX 1024
@@ -83,13 +82,6 @@ batch_run(Server *server)
 	for (; request != NULL; request = next)
 	{
 		next = request->next_in_batch;
-		if (ok)
-			++*request->counter;
-		else
-		{
-			server->stats.ledger_failures++;
-			reply_error(request, 500, NULL, "the ledger could not be written");
-		}
-		settle_done(request);
+		settle_done(request, ok);
 	}
 }

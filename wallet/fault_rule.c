@@ -35,6 +35,8 @@ static const struct
 	[ACTION_NO_SETTLEMENT_ID] = {"no_settlement_id", true, true, 0},
 	[ACTION_OVERSIZE] = {"oversize", true, true, 0},
 	[ACTION_RAW] = {"raw", false, false, 0},
+	[ACTION_LEAVE_OUT] = {"leave_out", true, false, 0},
+	[ACTION_WRONG_KEY] = {"wrong_key", true, true, 0},
 };
 
 #define MS_MAX		(24 * 60 * 60 * 1000)
@@ -142,11 +144,13 @@ check_match(FaultRule *rule, const Raw *raw, char *err, size_t errlen)
 		match->path = FAULT_SETTLE;
 	else if (strcmp(raw->path, "lookup") == 0)
 		match->path = FAULT_LOOKUP;
+	else if (strcmp(raw->path, "batch") == 0)
+		match->path = FAULT_BATCH;
 	else if (strcmp(raw->path, "any") == 0)
 		match->path = FAULT_ANY;
 	else
 	{
-		snprintf(err, errlen, "path must be settle, lookup or any");
+		snprintf(err, errlen, "path must be settle, lookup, batch or any");
 		return false;
 	}
 	match->above = raw->above;

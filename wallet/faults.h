@@ -19,7 +19,8 @@ typedef enum FaultPath
 {
 	FAULT_SETTLE = 1,
 	FAULT_LOOKUP = 2,
-	FAULT_ANY = 3
+	FAULT_BATCH = 4,			/* as a whole; its items are FAULT_SETTLE */
+	FAULT_ANY = 7
 } FaultPath;
 
 typedef enum FaultAction
@@ -42,6 +43,8 @@ typedef enum FaultAction
 	ACTION_NO_SETTLEMENT_ID,
 	ACTION_OVERSIZE,			/* valid JSON, much too long */
 	ACTION_RAW,					/* the given bytes, then close */
+	ACTION_LEAVE_OUT,			/* of a batch's reply */
+	ACTION_WRONG_KEY,			/* the reply names another key */
 	ACTION_COUNT
 } FaultAction;
 

@@ -20,6 +20,7 @@
 
 #include "reply.h"
 #include "routes.h"
+#include "settle_batch.h"
 
 #define CONNECTIONS_MAX		4096
 #define ACCEPTS_PER_TURN	256
@@ -64,6 +65,7 @@ request_free(Request *request)
 		server->requests = request->next;
 	if (request->next != NULL)
 		request->next->previous = request->previous;
+	settle_batch_free(request);
 	if (request->has_trade)
 		trade_free(&request->trade);
 	fault_release(&request->fault);

@@ -55,7 +55,7 @@ log_request(Log *log, const Request *request)
 		trade_id = request->trade.trade_id;
 	if (request->fault.rule != NULL)
 		fault = fault_action_name(request->fault.plan.action);
-	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s* s:s*}",
+	line = json_pack("{s:s s:s s:s* s:i s:s s:s* s:s* s:s* s:s* s:o*}",
 					 "at", at,
 					 "method", request->method,
 					 "path", request->path,
@@ -64,7 +64,9 @@ log_request(Log *log, const Request *request)
 					 "key", request->key[0] == '\0' ? NULL : request->key,
 					 "trade_id", trade_id,
 					 "traceparent", http_header(request, "traceparent"),
-					 "fault", fault);
+					 "fault", fault,
+					 "items", request->item_count == 0 ? NULL
+					 : json_integer((json_int_t) request->item_count));
 	if (line == NULL)
 		return;
 	json_dumpf(line, log->file, JSON_COMPACT);

@@ -142,6 +142,15 @@ send_twice(Request *request)
 }
 
 static void
+send_wrong_key(Request *request)
+{
+	char		key[UUID_LEN + 1];
+
+	uuid_make(key);
+	replace_member(request, "idempotency_key", json_string(key));
+}
+
+static void
 send_oversize(Request *request)
 {
 	int64_t		size = request->fault.plan.bytes == -1 ? 1 << 20
@@ -317,33 +326,52 @@ distort(Request *request)
 		case ACTION_OVERSIZE:
 			send_oversize(request);
 			break;
+		case ACTION_WRONG_KEY:
+			send_wrong_key(request);
+			break;
 		default:
 			break;				/* pass */
+	}
+}
+
+/* A reply of the rule's own; false when it works on the true one, or on none. */
+static bool
+send_own(Request *request)
+{
+	switch (request->fault.plan.action)
+	{
+		case ACTION_STATUS:
+			send_status(request);
+			return true;
+		case ACTION_GARBAGE:
+			send_garbage(request);
+			return true;
+		case ACTION_HTML:
+			send_html(request);
+			return true;
+		case ACTION_EMPTY:
+			reply_set(request, request->fault.plan.status, NULL);
+			return true;
+		case ACTION_RAW:
+			use_given_body(request);
+			return true;
+		default:
+			return false;
 	}
 }
 
 void
 misbehave(Request *request)
 {
+	bool		own = send_own(request);
+
 	switch (request->fault.plan.action)
 	{
-		case ACTION_STATUS:
-			send_status(request);
-			break;
-		case ACTION_GARBAGE:
-			send_garbage(request);
-			break;
-		case ACTION_HTML:
-			send_html(request);
-			break;
-		case ACTION_EMPTY:
-			reply_set(request, request->fault.plan.status, NULL);
-			break;
 		case ACTION_RAW:
-			use_given_body(request);
 			request->ending = END_RAW;
 			break;
 		case ACTION_CLOSE:
+		case ACTION_LEAVE_OUT:	/* nothing else is left of it */
 			request->ending = END_CLOSE;
 			break;
 		case ACTION_RESET:
@@ -361,9 +389,36 @@ misbehave(Request *request)
 			hang(request);
 			return;
 		default:
-			distort(request);
+			if (!own)
+				distort(request);
 			break;
 	}
 	use_given_head(request);
 	http_finish(request);
+}
+
+bool
+misbehave_item(Request *item)
+{
+	switch (item->fault.plan.action)
+	{
+		case ACTION_CLOSE:
+		case ACTION_RESET:
+		case ACTION_HANG:
+		case ACTION_REFUSE:
+		case ACTION_STALL:
+		case ACTION_TRUNCATE:
+		case ACTION_DRIP:
+			return false;
+		case ACTION_TWICE:
+		case ACTION_LEAVE_OUT:
+		case ACTION_WRONG_KEY:
+			use_given_body(item);	/* the rest is done to the list */
+			break;
+		default:
+			if (!send_own(item))
+				distort(item);
+	}
+	use_given_head(item);
+	return true;
 }

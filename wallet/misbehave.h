@@ -13,4 +13,10 @@
  */
 extern void misbehave(Request *request);
 
+/*
+ * The same to the answer of one item of a batch.  False when its rule is about
+ * the connection: then it has to be played upon the batch.
+ */
+extern bool misbehave_item(Request *item);
+
 #endif

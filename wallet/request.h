@@ -94,6 +94,10 @@ typedef struct Request
 	bool		counted;		/* in Server.in_flight */
 	uint64_t   *counter;		/* of Stats: raised when the batch is committed */
 
+	/* of a batch: a request per trade, which waits and answers with this one */
+	struct Request **items;
+	size_t		item_count;
+
 	Timer		timer;
 	struct Request *next_in_batch;
 	struct Request *previous;	/* among all requests of the server */

@@ -12,8 +12,10 @@
 #include "inspect.h"
 #include "reply.h"
 #include "settle.h"
+#include "settle_batch.h"
 
 #define SMALL_BODY	(64 * 1024)
+#define BATCH_BODY	(8 * 1024 * 1024)
 #define LARGE_BODY	(64 * 1024 * 1024)
 
 typedef enum RouteKind
@@ -35,6 +37,7 @@ typedef struct Route
 
 static const Route routes[] = {
 	{"POST", "/api/wallets/settle", ROUTE_WALLET, SMALL_BODY, settle_handle},
+	{"POST", "/api/wallets/settle-batch", ROUTE_WALLET, BATCH_BODY, settle_batch_handle},
 	{"GET", "/api/wallets/settlements/", ROUTE_WALLET, SMALL_BODY, lookup_handle},
 	{"GET", "/ledger", ROUTE_INSPECT, SMALL_BODY, inspect_ledger},
 	{"GET", "/audit", ROUTE_INSPECT, SMALL_BODY, audit_handle},

@@ -16,9 +16,10 @@
 #include "http.h"
 #include "misbehave.h"
 #include "reply.h"
+#include "settle_batch.h"
 
-static void
-decide_fault(Request *request, FaultPath path)
+void
+settle_choose_fault(Request *request, FaultPath path)
 {
 	Server	   *server = request->server;
 	const Trade *trade = &request->trade;
@@ -31,10 +32,10 @@ decide_fault(Request *request, FaultPath path)
 		.quote_currency = request->has_trade ? trade->quote_currency : "",
 		.key = request->key,
 		.reused = request->peer->requests > 1,
-		.in_flight = ++server->in_flight,
+		.in_flight = server->in_flight += path != FAULT_BATCH,
 	};
 
-	request->counted = true;
+	request->counted = path != FAULT_BATCH;
 	if (server->in_flight > server->stats.most_in_flight)
 		server->stats.most_in_flight = server->in_flight;
 	if (server->faults.count > 0)
@@ -43,15 +44,20 @@ decide_fault(Request *request, FaultPath path)
 		server->stats.faults[request->fault.plan.action]++;
 }
 
+/* The reply is ready. */
 static void
-play_fault(void *argument)
+leave(void *argument)
 {
-	misbehave(argument);
+	Request    *request = argument;
+
+	if (request->fault.rule == NULL)
+		http_finish(request);
+	else
+		misbehave(request);
 }
 
-/* Now, or after so many milliseconds. */
-static void
-go_on(Request *request, int64_t delay_ms, void (*step) (void *argument))
+void
+settle_go_on(Request *request, int64_t delay_ms, void (*step) (void *argument))
 {
 	if (delay_ms <= 0 ||
 		!timers_set(&request->server->timers, &request->timer,
@@ -63,10 +69,12 @@ go_on(Request *request, int64_t delay_ms, void (*step) (void *argument))
 static void
 reply_is_true(Request *request)
 {
-	if (request->fault.rule == NULL)
-		http_finish(request);
-	else
-		go_on(request, request->fault.plan.reply_delay_ms, play_fault);
+	int64_t		delay_ms = request->fault.plan.reply_delay_ms;
+
+	for (size_t i = 0; i < request->item_count; i++)
+		if (request->items[i]->fault.plan.reply_delay_ms > delay_ms)
+			delay_ms = request->items[i]->fault.plan.reply_delay_ms;
+	settle_go_on(request, delay_ms, leave);
 }
 
 static void
@@ -91,9 +99,9 @@ settle_handle(Request *request)
 	trade_parse(&request->trade, request->body == NULL ? "" : request->body,
 				request->length);
 	request->has_trade = true;
-	decide_fault(request, FAULT_SETTLE);
+	settle_choose_fault(request, FAULT_SETTLE);
 	request->state = REQUEST_PARKED;
-	go_on(request, request->fault.plan.delay_ms, settle_start);
+	settle_go_on(request, request->fault.plan.delay_ms, settle_start);
 }
 
 static void
@@ -104,9 +112,8 @@ refuse(Request *request, int status, const char *code, uint64_t *counter,
 	reply_error(request, status, code, message);
 }
 
-/* False: refused. */
-static bool
-check_epoch(Request *request, bool *database_ok)
+bool
+settle_check_epoch(Request *request, bool *database_ok)
 {
 	Server	   *server = request->server;
 	const char *header = http_header(request, "Settlement-Epoch");
@@ -219,13 +226,15 @@ settle_in_transaction(Request *request)
 	StoredAnswer stored;
 	bool		database_ok;
 
+	if (request->items != NULL)
+		return settle_batch_in_transaction(request);
 	if (request->key[0] == '\0')
 	{
 		refuse(request, 400, "INVALID_REQUEST", &request->server->stats.invalid_request,
 			   "the Idempotency-Key header must be a UUID");
 		return true;
 	}
-	if (!check_epoch(request, &database_ok) || !database_ok)
+	if (!settle_check_epoch(request, &database_ok) || !database_ok)
 		return database_ok;
 
 	fingerprint_make(request->fingerprint, request->body == NULL ? "" : request->body,
@@ -248,9 +257,28 @@ settle_in_transaction(Request *request)
 					   request->reply.status, request->reply.body, now);
 }
 
-void
-settle_done(Request *request)
+/* Each key is one settlement, rejection or replay. */
+static void
+count(Request *request)
 {
+	if (request->counter != NULL)
+		++*request->counter;
+	for (size_t i = 0; i < request->item_count; i++)
+		count(request->items[i]);
+}
+
+void
+settle_done(Request *request, bool committed)
+{
+	if (committed)
+		count(request);
+	else
+	{
+		request->server->stats.ledger_failures++;
+		reply_error(request, 500, NULL, "the ledger could not be written");
+	}
+	if (request->items != NULL)
+		settle_batch_done(request);
 	reply_is_true(request);
 }
 
@@ -294,7 +322,7 @@ lookup_handle(Request *request)
 		reply_error(request, 400, "INVALID_REQUEST", "the key must be a UUID");
 		return;
 	}
-	decide_fault(request, FAULT_LOOKUP);
+	settle_choose_fault(request, FAULT_LOOKUP);
 	request->state = REQUEST_PARKED;
-	go_on(request, request->fault.plan.delay_ms, lookup_start);
+	settle_go_on(request, request->fault.plan.delay_ms, lookup_start);
 }

@@ -18,10 +18,24 @@ extern void settle_handle(Request *request);
  */
 extern bool settle_in_transaction(Request *request);
 
-/* The batch is over: the reply that stands in the request may leave. */
-extern void settle_done(Request *request);
+/*
+ * The batch is over: the reply that stands in the request may leave, or one that
+ * says that nothing was done.
+ */
+extern void settle_done(Request *request, bool committed);
 
 /* GET /api/wallets/settlements/{key} */
 extern void lookup_handle(Request *request);
+
+/* The steps that a batch has in common with the above. */
+
+/* Which rule, if any, takes this request. */
+extern void settle_choose_fault(Request *request, FaultPath path);
+
+/* Now, or after so many milliseconds. */
+extern void settle_go_on(Request *request, int64_t delay_ms, void (*step) (void *argument));
+
+/* False: refused, the reply says so. */
+extern bool settle_check_epoch(Request *request, bool *database_ok);
 
 #endif

@@ -17,6 +17,7 @@ static const struct
 {
 	COUNTER("requests", "most_in_flight", most_in_flight),
 	COUNTER("requests", "settle", settle_requests),
+	COUNTER("requests", "batch", batch_requests),
 	COUNTER("requests", "lookup", lookup_requests),
 	COUNTER("requests", "admin", admin_requests),
 	COUNTER("requests", "other", other_requests),

@@ -15,7 +15,8 @@ typedef struct Stats
 {
 	uint64_t	connections;
 	uint64_t	most_in_flight; /* settle and look-up requests at a time */
-	uint64_t	settle_requests;
+	uint64_t	settle_requests;	/* trades, alone or in a batch */
+	uint64_t	batch_requests;
 	uint64_t	lookup_requests;
 	uint64_t	admin_requests;
 	uint64_t	other_requests;

@@ -15,13 +15,6 @@ CREATE TABLE bench.trades (
 CREATE TABLE public.trades (LIKE bench.trades INCLUDING ALL);
 SELECT count(*) AS columns FROM settlement.attach('public.trades');
 
--- The hand-rolled queue: ids of trades, leased with FOR UPDATE SKIP LOCKED.
-CREATE TABLE bench.jobs (
-    trade_id bigint PRIMARY KEY,
-    leased_until timestamptz NOT NULL DEFAULT '-infinity',
-    attempts int NOT NULL DEFAULT 0
-);
-
 CREATE FUNCTION bench.fill(relation regclass, n int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('INSERT INTO %s (symbol, buyer_user_id, seller_user_id, buy_order_id, sell_order_id,

@@ -51,11 +51,14 @@ FROM pg_settings WHERE name LIKE 'settlement.%' ORDER BY name;
 \echo
 \echo '## Metrics'
 \echo
-\echo 'The view `settlement.metrics` has all of them. `settlement.prometheus()` exports counters as `settlement_NAME_total`, gauges as `settlement_NAME`, and durations as histograms instead of their quantiles.'
+\echo 'The view `settlement.metrics` has all of them. `settlement.prometheus()` exports counters as `settlement_NAME_total`, gauges and histograms as `settlement_NAME`; see [monitoring.md](monitoring.md). `value_at_risk`, by `currency`, is there while something is unknown.'
 \echo
 \echo '| metric | kind | |'
 \echo '|---|---|---|'
-SELECT format('| `%s` | %s | %s |', name, kind, description) FROM settlement.metrics ORDER BY kind, name;
+SELECT format('| `%s` | %s | %s |', m.name, m.kind, m.help)
+FROM (SELECT DISTINCT CASE kind WHEN 'histogram' THEN regexp_replace(name, '_(bucket|sum|count)$', '') ELSE name END AS name, kind, help
+      FROM settlement.metrics) m
+ORDER BY m.kind, m.name;
 
 \echo
 \echo '## Kinds of log lines'

@@ -57,6 +57,8 @@ enum
 	STATE_NEXT_DUE,
 	STATE_REGISTER_FAILURES,
 	STATE_HELD_SINCE,
+	STATE_BATCH_REFUSED_AT,
+	STATE_BATCH_REFUSED_STATUS,
 	N_STATE_COLUMNS
 };
 
@@ -188,6 +190,9 @@ settlement_database_state(PG_FUNCTION_ARGS)
 	row_set(&row, STATE_EPOCH, Int64GetDatum(pg_atomic_read_u64(&db->epoch)));
 	row_set_hints(&row, db);
 	row_set_time(&row, STATE_NEXT_DUE, pg_atomic_read_u64(&db->next_due));
+	row_set_time(&row, STATE_BATCH_REFUSED_AT, pg_atomic_read_u64(&db->batch_refused_at));
+	row_set(&row, STATE_BATCH_REFUSED_STATUS,
+			Int32GetDatum(pg_atomic_read_u32(&db->batch_refused_status)));
 	rows_put(&sink, row.value, row.null);
 	return (Datum) 0;
 }

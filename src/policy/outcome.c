@@ -34,6 +34,18 @@
  *  5xx                                   UNKNOWN      wallet_error     FAILED    yes    no
  *  any other status                      UNKNOWN      wallet_reply     FAILED    yes    no
  *
+ * A request of several trades that is answered trade by trade gives each the
+ * rules above, with the status that the wallet gave to it.  Otherwise:
+ *
+ *  its reply leaves this trade out       UNKNOWN      wallet_reply     NONE      yes    no
+ *  no complete reply to the whole        as above                                no
+ *  4xx with the code STALE_EPOCH         FENCED       stale_epoch      ANSWERED  no     no
+ *  404, 405                              NOT_EXECUTED wallet_batch     NONE      no     no
+ *  401, 403, 408, 409, 425, 429          as above                                no
+ *  other 4xx, whatever the code          UNKNOWN      wallet_batch     NONE      no     no
+ *  2xx but 202, whatever it says         UNKNOWN      wallet_reply     FAILED    no     no
+ *  202, 3xx, 5xx, any other status       as above                                no
+ *
  * Why an unwritable request is charged: it is this trade's fault alone, so it
  * must end, in the dead letter queue, without a sign of the wallet's health.
  * Why 202 is never SETTLED: "accepted" is not "done", whatever its body says;
@@ -44,6 +56,11 @@
  * Why 429 is no sign of life: a proxy says it too, before a dead wallet.
  * Why 503 with Retry-After slows all: it names a time at which the service, not
  * the trade, will be available (RFC 9110, 15.6.4).  It is a failure besides.
+ * Why a 4xx to a whole batch is UNKNOWN: a wallet that takes the trades one by
+ * one may have settled some before it came upon the one that it refuses.
+ * Why it rejects none of them, and nothing of a whole batch is charged: whose
+ * fault it is will show when each is sent alone (worker/sender.c).
+ * Why it is no sign of health: the requests of one trade that follow give one.
  * Why an unknown code in a good reply is SUSPECT: one user's trades may draw it
  * while the wallet works; when all trades draw it the contract is broken.
  */
@@ -63,6 +80,7 @@ verdict(Outcome outcome, const char *error_class, BreakerSignal signal,
 				  outcome == OUTCOME_CONFLICT);
 	v.chargeable = chargeable;
 	v.slow_down = false;
+	v.no_batches = false;
 	v.signal = signal;
 	v.retry_after_ms = -1;
 	v.error_class = error_class;
@@ -205,10 +223,61 @@ of_status(const AttemptFacts *f)
 	return verdict(OUTCOME_UNKNOWN, "wallet_reply", SIGNAL_FAILED, true);
 }
 
+/* A 4xx to a request of several trades. */
+static Verdict
+of_batch_4xx(int status)
+{
+	Verdict		v;
+
+	switch (status)
+	{
+		case 401:
+		case 403:
+		case 408:
+		case 409:
+		case 425:
+		case 429:
+			return of_4xx(status);
+		case 404:
+		case 405:
+			v = verdict(OUTCOME_NOT_EXECUTED, "wallet_batch", SIGNAL_NONE, false);
+			v.no_batches = true;
+			return v;
+		default:
+			v = verdict(OUTCOME_UNKNOWN, "wallet_batch", SIGNAL_NONE, false);
+			v.no_batches = status == 413 || status == 415;
+			return v;
+	}
+}
+
+/* A complete reply to a request of several trades that does not name them. */
+static Verdict
+of_batch_reply(const AttemptFacts *f)
+{
+	int			status = f->http_status;
+	Verdict		v;
+
+	if (is_4xx(status))
+	{
+		if (f->parsed && f->code == CODE_STALE_EPOCH)
+			return verdict(OUTCOME_FENCED, "stale_epoch", SIGNAL_ANSWERED, false);
+		return of_batch_4xx(status);
+	}
+	if (is_2xx(status) && status != 202)
+		return verdict(OUTCOME_UNKNOWN, "wallet_reply", SIGNAL_FAILED, false);
+	v = of_status(f);
+	v.no_batches = status == 501;
+	return v;
+}
+
 /* A complete reply. */
 static Verdict
 of_reply(const AttemptFacts *f)
 {
+	if (f->whole_batch)
+		return of_batch_reply(f);
+	if (f->left_out)
+		return verdict(OUTCOME_UNKNOWN, "wallet_reply", SIGNAL_NONE, true);
 	if (is_contradiction(f))
 		return verdict(OUTCOME_UNKNOWN, "wallet_reply", SIGNAL_FAILED, true);
 	if (f->parsed)
@@ -234,6 +303,8 @@ outcome_of_settle(const AttemptFacts *f)
 	v.retry_after_ms = f->retry_after_ms < 0 ? -1 : f->retry_after_ms;
 	if (f->http_status == 503 && v.retry_after_ms > 0)
 		v.slow_down = true;
+	if (f->whole_batch)
+		v.chargeable = false;
 	return v;
 }
 

@@ -62,6 +62,9 @@ typedef struct AttemptFacts
 	bool		echo_mismatch;	/* an echoed field names another trade */
 	ReplyCode	code;
 	int64_t		retry_after_ms; /* -1 when the reply has none */
+	bool		whole_batch;	/* one request carried several trades, and what
+								 * ended it speaks of none of them alone */
+	bool		left_out;		/* the reply to a batch names others, not this one */
 } AttemptFacts;
 
 typedef enum Outcome
@@ -93,6 +96,8 @@ typedef struct Verdict
 								 * is otherwise alive */
 	bool		slow_down;		/* 425, 429, 503 with Retry-After: slow the wallet
 								 * as a whole */
+	bool		no_batches;		/* the wallet does not take batches, or none of
+								 * this size */
 	BreakerSignal signal;
 	int64_t		retry_after_ms; /* -1: none */
 	const char *error_class;	/* static; NULL for OUTCOME_SETTLED */
@@ -104,8 +109,8 @@ typedef struct Verdict
  *
  * error_class is one of: rejected (the adapter may refine it), key_conflict,
  * stale_epoch, wallet_reply, wallet_pending, in_progress, rate_limited,
- * network, network_timeout, wallet_auth, wallet_path, wallet_redirect,
- * wallet_error, invalid_trade.  outcome.c has the table.
+ * network, network_timeout, wallet_auth, wallet_path, wallet_batch,
+ * wallet_redirect, wallet_error, invalid_trade.  outcome.c has the table.
  */
 extern Verdict outcome_of_settle(const AttemptFacts *facts);
 

@@ -283,6 +283,8 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 	/* rows put aside may fall due before any other */
 	if (claim->n_outgoing > claim->n_duplicates)
 		pg_atomic_write_u64(&db->next_due, 0);
+	if (claim->n > 0)
+		shmem_count_claim(db, claim->n);
 	for (int i = 0; i < claim->n; i++)
 	{
 		claim->flights[i]->state = FLIGHT_READY;

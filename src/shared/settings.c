@@ -24,6 +24,7 @@ int			settlement_workers = 2;
 int			settlement_max_workers = 8;
 int			settlement_concurrency = 64;
 bool		settlement_adaptive_concurrency = false;
+int			settlement_batch_size = 1;
 char	   *settlement_wallet_url = NULL;
 char	   *settlement_wallet_adapter = NULL;
 bool		settlement_wallet_lookup = true;
@@ -258,11 +259,14 @@ define_worker_settings(void)
 			   process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 			   0);
 	define_int("settlement.concurrency",
-			   "Requests that one worker may have in flight.",
+			   "Trades that one worker may have in flight.",
 			   &settlement_concurrency, 64, 1, MAX_CONCURRENCY, PGC_SIGHUP, 0);
 	define_bool("settlement.adaptive_concurrency",
 				"Find out how many requests the wallet can take, up to settlement.concurrency.",
 				&settlement_adaptive_concurrency, false, PGC_SIGHUP);
+	define_int("settlement.batch_size",
+			   "Most trades in one request, for a wallet that takes batches; 1 = each alone.",
+			   &settlement_batch_size, 1, 1, 1000, PGC_SIGHUP, 0);
 	define_int("settlement.shutdown_timeout",
 			   "How long a worker that stops waits for its requests.",
 			   &settlement_shutdown_timeout, 7000, 0, 600000, PGC_SIGHUP, GUC_UNIT_MS);

@@ -12,6 +12,7 @@ extern int	settlement_workers;
 extern int	settlement_max_workers;
 extern int	settlement_concurrency;
 extern bool settlement_adaptive_concurrency;
+extern int	settlement_batch_size;
 extern char *settlement_wallet_url;
 extern char *settlement_wallet_adapter;
 extern bool settlement_wallet_lookup;

@@ -15,6 +15,7 @@
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "shared/standby.h"
+#include "shared/stats_file.h"
 
 #define TRANCHE		"settlement"
 #define YOUNG_SERVER_MS		5000
@@ -63,6 +64,9 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u32(&db->pause_all, 0);
 	pg_atomic_init_u64(&db->pauses_version, 1);
 	pg_atomic_init_u64(&db->last_definite_at, 0);
+	pg_atomic_init_u64(&db->batch_refused_at, 0);
+	pg_atomic_init_u32(&db->batch_refused_status, 0);
+	pg_atomic_init_u64(&db->no_batch_until, 0);
 	pg_atomic_init_u64(&db->epoch, 0);
 	pg_atomic_init_u64(&db->refused_epoch, 0);
 	pg_atomic_init_u64(&db->next_due, 0);
@@ -147,8 +151,14 @@ startup_shmem(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	settlement_shared = ShmemInitStruct("settlement", shared_size(), &found);
 	if (!found)
+	{
 		init_shared(settlement_shared);
+		stats_file_take();
+	}
 	LWLockRelease(AddinShmemInitLock);
+	/* the postmaster, or single-user mode: whoever is the last to go */
+	if (!IsUnderPostmaster)
+		on_shmem_exit(stats_file_write, (Datum) 0);
 }
 
 void
@@ -194,11 +204,24 @@ forget_facts(DbState *db)
 	pg_atomic_write_u32(&db->send_state, SEND_STARTING);
 	pg_atomic_write_u32(&db->pause_all, 0);
 	pg_atomic_write_u64(&db->last_definite_at, 0);
+	pg_atomic_write_u64(&db->batch_refused_at, 0);
+	pg_atomic_write_u64(&db->no_batch_until, 0);
 	pg_atomic_write_u64(&db->epoch, 0);
 	pg_atomic_write_u64(&db->refused_epoch, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 	pg_atomic_write_u64(&db->next_redrive, 0);
+}
+
+/* Caller holds the lock exclusively. */
+static void
+reset_stats(DbState *db, TimestampTz now)
+{
+	db->stats_reset = now;
+	for (int i = 0; i < N_COUNTERS; i++)
+		pg_atomic_write_u64(&db->counter[i], 0);
+	memset(db->duration, 0, sizeof(db->duration));
+	memset(&db->claim_size, 0, sizeof(db->claim_size));
 }
 
 /* Give an entry to a database.  Caller holds the lock exclusively. */
@@ -222,9 +245,7 @@ take_database(DbState *db, Oid database)
 	limiter_init(&db->limiter, now);
 	forget_hints(db);
 	forget_facts(db);
-	for (int i = 0; i < N_COUNTERS; i++)
-		pg_atomic_write_u64(&db->counter[i], 0);
-	memset(db->duration, 0, sizeof(db->duration));
+	reset_stats(db, now);
 }
 
 void
@@ -245,6 +266,7 @@ shmem_forget_extension(DbState *db)
 	forget_hints(db);
 	SpinLockRelease(&db->hint_mutex);
 	forget_facts(db);
+	reset_stats(db, now);
 	LWLockRelease(settlement_shared->lock);
 }
 

@@ -65,7 +65,10 @@ typedef enum SendState
 	SEND_STANDBY
 } SendState;
 
-/* Counters of a database since the server start. */
+/*
+ * Counters of a database.  stats_file.c keeps them, and Durations, by number:
+ * another order wants another MAGIC there.
+ */
 typedef enum Counter
 {
 	COUNT_SUBMITTED = 0,		/* committed enqueues */
@@ -73,8 +76,9 @@ typedef enum Counter
 	COUNT_SETTLED,
 	COUNT_FAILED,				/* dead-lettered by a worker */
 	COUNT_REJECTED,				/* ... of them by the wallet's final no */
-	COUNT_REQUESTS,				/* requests sent */
-	COUNT_REQUEST_FAILURES,		/* ... that did not settle */
+	COUNT_REQUESTS,				/* trades sent; a trade sent again counts again */
+	COUNT_REQUEST_FAILURES,		/* ... that did not settle by it */
+	COUNT_BATCHES,				/* requests that carried several of them */
 	COUNT_RETRIES,				/* moves to deferred for another attempt */
 	COUNT_LOOKUPS,
 	COUNT_RECOVERED,			/* trades taken over from a worker that died */
@@ -105,6 +109,7 @@ typedef struct DbState
 	int			holds;			/* DDL under way that needs it without workers */
 	TimestampTz probed_at;
 	bool		probe_requested;
+	TimestampTz stats_reset;	/* counters and histograms began */
 	uint64		config_hash;	/* of the wallet_url that the last probe saw */
 	int			workers_missing;	/* wanted, but max_workers has no place */
 	int			early_deaths;	/* rounds in a row in which workers died young */
@@ -152,6 +157,11 @@ typedef struct DbState
 	pg_atomic_uint64 pauses_version;	/* raised at commit of each change */
 	pg_atomic_uint64 last_definite_at;	/* TimestampTz of the last definite
 										 * answer for any key */
+	pg_atomic_uint64 batch_refused_at;	/* TimestampTz: the wallet refused a whole
+										 * batch; 0 once it answers one */
+	pg_atomic_uint32 batch_refused_status;	/* ... with this HTTP status */
+	pg_atomic_uint64 no_batch_until;	/* TimestampTz: it takes none, and is tried
+										 * again after this */
 	pg_atomic_uint64 epoch;
 	pg_atomic_uint64 refused_epoch; /* the wallet had seen a higher one */
 	pg_atomic_uint64 next_due;	/* TimestampTz of the earliest deferred row; 0
@@ -160,6 +170,7 @@ typedef struct DbState
 	pg_atomic_uint64 next_redrive;	/* the same for redrives and policies */
 	pg_atomic_uint64 counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];
+	Histogram	claim_size;		/* trades per claim, less one */
 } DbState;
 
 typedef enum SlotState
@@ -250,7 +261,8 @@ extern DbState *shmem_database(Oid database, bool create);
 
 /*
  * The extension was dropped in this database: what is known about its queue is
- * void.  Takes settlement_shared->lock, policy_lock and hint_mutex in turn.
+ * void, and its numbers begin anew.  Takes settlement_shared->lock, policy_lock
+ * and hint_mutex in turn.
  */
 extern void shmem_forget_extension(DbState *db);
 
@@ -278,6 +290,13 @@ shmem_count(DbState *db, Counter which, int64 n)
 {
 	if (db != NULL)
 		pg_atomic_fetch_add_u64(&db->counter[which], n);
+}
+
+/* A claim took n > 0 trades.  Counted from 0, so that n = 2^k ends a bucket. */
+static inline void
+shmem_count_claim(DbState *db, int n)
+{
+	histogram_add(&db->claim_size, n - 1);
 }
 
 /*

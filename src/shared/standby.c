@@ -11,21 +11,19 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/guc.h"
 
 #include "pgver.h"
+#include "shared/directory.h"
 #include "shared/standby.h"
 
 #define FILE_NAME	"settlement.standby"	/* in the data directory */
 #define TEMP_NAME	FILE_NAME ".new"
-#define MAX_TEXT	(PATH_MAX + 32)
 
 /* recovery_target* apply to a standby, too: one that stops early is a restore. */
 static bool
@@ -54,25 +52,12 @@ exists(const char *file)
 	return stat(file, &st) == 0;
 }
 
-/* What tells this directory from its copies; the length, 0 on failure. */
-static int
-name_directory(char *out)
-{
-	char		directory[PATH_MAX];
-	struct stat st;
-
-	if (stat("PG_VERSION", &st) != 0 || realpath(DataDir, directory) == NULL)
-		return 0;
-	return snprintf(out, MAX_TEXT, "%llu\n%s\n", (unsigned long long) st.st_ino,
-					directory);
-}
-
 static bool
 is_remembered(void)
 {
-	char		expected[MAX_TEXT];
-	char		found[MAX_TEXT];
-	int			len = name_directory(expected);
+	char		expected[DIRECTORY_NAME_SIZE];
+	char		found[DIRECTORY_NAME_SIZE];
+	int			len = directory_name(expected);
 	int			fd = OpenTransientFile(FILE_NAME, O_RDONLY | PG_BINARY);
 	ssize_t		n;
 
@@ -99,8 +84,8 @@ write_file(const char *text, int len)
 static void
 remember(void)
 {
-	char		text[MAX_TEXT];
-	int			len = name_directory(text);
+	char		text[DIRECTORY_NAME_SIZE];
+	int			len = directory_name(text);
 
 	if (len > 0 && write_file(text, len))
 		return;

@@ -22,6 +22,15 @@ typedef struct ReplyContext
 	size_t		reply_len;
 } ReplyContext;
 
+/* What the reply to a batch says of one of its trades. */
+typedef struct ItemAnswer
+{
+	const char *key;			/* as the reply has it */
+	int			status;			/* of a reply to this trade alone; 0: none usable */
+	int64_t		retry_after_ms; /* -1: none */
+	const void *body;			/* for read_item; NULL: none */
+} ItemAnswer;
+
 typedef struct WalletAdapter
 {
 	const char *name;
@@ -57,6 +66,37 @@ typedef struct WalletAdapter
 	 * bytes whatever may come.
 	 */
 	void		(*read_reply) (const ReplyContext *context, WalletResult *result);
+
+	/*
+	 * Several trades in one request.  NULL: the wallet takes one at a time, and
+	 * what follows is not used.
+	 */
+	const char *batch_path;
+
+	/*
+	 * The next item of a batch's body, the first one with what comes before it.
+	 * The length, or -1 as request_body does; *body and *body_len say where in it
+	 * the trade is, in the bytes of request_body.
+	 */
+	int			(*batch_item) (bool first, const char *key, const char *traceparent,
+							   int format, const WalletTrade *trade, char *out,
+							   size_t outlen, size_t *body, size_t *body_len);
+
+	/* What comes after the last item. */
+	const char *batch_end;
+
+	/*
+	 * Take the reply to a batch apart: a handle and the number of its items, or
+	 * NULL when it is no such reply.  open_item gives the i-th; false when that
+	 * names no key.  close_batch ends the life of all that was given.
+	 */
+	void	   *(*open_batch) (const char *reply, size_t reply_len, size_t *n);
+	bool		(*open_item) (const void *batch, size_t i, ItemAnswer *answer);
+	void		(*close_batch) (void *batch);
+
+	/* As read_reply, of an item's body; the reply in the context is not used. */
+	void		(*read_item) (const ReplyContext *context, const void *body,
+							  WalletResult *result);
 } WalletAdapter;
 
 extern const WalletAdapter native_adapter;

@@ -2,10 +2,9 @@
  * client.c
  *	  The wallet client: an adapter's words over the HTTP of http.h.
  *
- * Keeps true: an attempt that was taken by wallet_client_submit comes out of
- * wallet_client_next exactly once; at most max_connections are in flight; no
- * secret is in a result; a settlement id that was already given to another key is
- * not believed.
+ * Keeps true: a trade that was taken by wallet_client_submit or wallet_batch_add
+ * comes out of wallet_client_next exactly once; at most max_connections requests
+ * are in flight; no secret is in a result.
  */
 #include "wallet/client.h"
 
@@ -14,6 +13,7 @@
 #include <string.h>
 
 #include "wallet/adapter.h"
+#include "wallet/batch.h"
 #include "wallet/http.h"
 #include "wallet/json.h"
 
@@ -21,10 +21,16 @@
 #define BODY_MAX		65536
 #define PATH_MAX_LEN	256
 
+/* Bound of the reply to a batch, which has max_response_size for each trade. */
+#define BATCH_REPLY_MAX	((size_t) 64 << 20)
+
+/* One request. */
 typedef struct Attempt
 {
 	HttpExchange *exchange;		/* made once, used again */
 	bool		busy;
+	Batch	   *batch;			/* made once, used again */
+	bool		is_batch;		/* what follows on key and body is not of it */
 	WalletVerb	verb;
 	void	   *context;
 	char		key[IDEMPOTENCY_KEY_LEN + 1];
@@ -47,7 +53,12 @@ struct WalletClient
 	int			n_free;
 	Attempt    *failed;			/* could not start; first in, first out */
 	Attempt   **failed_end;
+	Attempt    *building;		/* a batch between begin and send */
+	Attempt    *open;			/* an ended batch that is being reported */
+	int			open_next;		/* ... its item that comes next */
+	bool		open_by_item;	/* ... its reply answers each by its key */
 	Attempt    *reported;		/* whose result the caller is reading */
+	size_t		max_reply;
 	WalletResult result;
 };
 
@@ -118,6 +129,7 @@ client_fill(WalletClient *client, const WalletConfig *config)
 	size_t		n = (size_t) config->max_connections;
 
 	client->max_attempts = config->max_connections;
+	client->max_reply = config->max_response_size;
 	client->failed_end = &client->failed;
 	client->attempts = calloc(n, sizeof *client->attempts);
 	client->free_attempts = calloc(n, sizeof(Attempt *));
@@ -156,6 +168,7 @@ wallet_client_create(const WalletConfig *config, char *err, size_t errlen)
 	client->adapter = wallet_adapter_by_name(config->adapter);
 	http.url = config->url;
 	http.post_path = client->adapter->settle_path;
+	http.batch_path = client->adapter->batch_path;
 	http.authorization = config->authorization;
 	http.ca_file = config->ca_file;
 	http.cert_file = config->cert_file;
@@ -182,7 +195,10 @@ wallet_client_destroy(WalletClient *client)
 		return;
 	http_destroy(client->http);
 	for (int i = 0; client->attempts != NULL && i < client->max_attempts; i++)
+	{
 		free(client->attempts[i].body);
+		batch_destroy(client->attempts[i].batch);
+	}
 	if (client->secret != NULL)
 		memset(client->secret, 0, strlen(client->secret));
 	free(client->secret);
@@ -296,8 +312,19 @@ release_reported(WalletClient *client)
 	client->reported = NULL;
 	if (a->unsendable == NULL)
 		http_release(a->exchange);
+	if (a->is_batch)
+		batch_clear(a->batch);
 	a->busy = false;
 	client->free_attempts[client->n_free++] = a;
+}
+
+/* It could not start: reported like any other end. */
+static void
+fail(WalletClient *client, Attempt *a)
+{
+	a->next_failed = NULL;
+	*client->failed_end = a;
+	client->failed_end = &a->next_failed;
 }
 
 bool
@@ -314,6 +341,7 @@ wallet_client_submit(WalletClient *client, WalletVerb verb,
 		return false;
 	a = client->free_attempts[--client->n_free];
 	a->busy = true;
+	a->is_batch = false;
 	a->verb = verb;
 	a->context = context;
 	a->key[0] = '\0';
@@ -323,13 +351,82 @@ wallet_client_submit(WalletClient *client, WalletVerb verb,
 		a->body[0] = '\0';
 	a->unsendable = start(client, a, trade, format, epoch, traceparent);
 	if (a->unsendable != NULL)
-	{
-		a->next_failed = NULL;
-		*client->failed_end = a;
-		client->failed_end = &a->next_failed;
-	}
+		fail(client, a);
 	client->in_flight++;
 	return true;
+}
+
+/* ---- several trades in one request ---- */
+
+bool
+wallet_batch_begin(WalletClient *client)
+{
+	Attempt    *a;
+
+	release_reported(client);
+	if (client->n_free == 0 || client->adapter->batch_path == NULL)
+		return false;
+	a = client->free_attempts[client->n_free - 1];
+	if (a->exchange == NULL)
+		a->exchange = http_exchange_create(client->http, a);
+	if (a->batch == NULL)
+		a->batch = batch_create(client->adapter);
+	if (a->exchange == NULL || a->batch == NULL)
+		return false;
+	client->n_free--;
+	batch_clear(a->batch);
+	a->busy = a->is_batch = true;
+	a->verb = WALLET_SETTLE;
+	a->unsendable = NULL;
+	client->building = a;
+	return true;
+}
+
+bool
+wallet_batch_add(WalletClient *client, const WalletTrade *trade,
+				 const char key[IDEMPOTENCY_KEY_LEN + 1], int format, int64_t epoch,
+				 const char *traceparent, void *context)
+{
+	BatchAdd	added = BATCH_UNWRITABLE;
+
+	if (is_key(key))
+		added = batch_add(client->building->batch, format, trade, key, traceparent, context);
+	if (added == BATCH_ADDED)
+		client->in_flight++;
+	if (added == BATCH_ADDED || added == BATCH_FULL)
+		return added == BATCH_ADDED;
+	return wallet_client_submit(client, WALLET_SETTLE, trade, key, format, epoch,
+								traceparent, context);
+}
+
+void
+wallet_batch_send(WalletClient *client, int64_t epoch)
+{
+	Attempt    *a = client->building;
+	HttpRequest request = {.method = HTTP_POST_BATCH,.epoch = epoch};
+	size_t		n = (size_t) a->batch->n;
+
+	client->building = NULL;
+	if (n == 0)
+	{
+		a->busy = false;
+		client->free_attempts[client->n_free++] = a;
+		return;
+	}
+	if (!batch_finish(a->batch))
+	{
+		a->unsendable = "out of memory";
+		a->why = TRANSPORT_OTHER;
+		fail(client, a);
+		return;
+	}
+	request.body = a->batch->bytes;
+	request.body_len = a->batch->len;
+	request.max_reply = client->max_reply > BATCH_REPLY_MAX / n ?
+		BATCH_REPLY_MAX : client->max_reply * n;
+	if (request.max_reply < client->max_reply)
+		request.max_reply = client->max_reply;
+	http_start(a->exchange, &request);
 }
 
 int
@@ -347,7 +444,8 @@ wallet_client_fd(const WalletClient *client)
 int
 wallet_client_timeout_ms(const WalletClient *client)
 {
-	return client->failed != NULL ? 0 : http_timeout_ms(client->http);
+	return client->failed != NULL || client->open != NULL ? 0 :
+		http_timeout_ms(client->http);
 }
 
 void
@@ -377,6 +475,59 @@ read_reply(WalletClient *client, Attempt *a, const HttpReply *reply)
 		http_distrust_connection(a->exchange);
 }
 
+/* What is said to several trades at once settles none and rejects none. */
+static void
+read_refusal(WalletClient *client, const HttpReply *reply)
+{
+	WalletResult *result = &client->result;
+	AttemptFacts *facts = &result->facts;
+	ReplyContext context = {
+		.verb = WALLET_SETTLE,
+		.key = "",
+		.request = "",
+		.secret = client->secret,
+		.reply = reply->body,
+		.reply_len = reply->body_len,
+	};
+
+	client->adapter->read_reply(&context, result);
+	facts->success = -1;
+	facts->has_settlement_id = facts->echo_mismatch = false;
+	result->settlement_id[0] = '\0';
+	if (facts->code != CODE_STALE_EPOCH)
+		facts->code = facts->code != CODE_NONE ? CODE_UNRECOGNISED : CODE_NONE;
+}
+
+/* What the wallet has answered to this trade of a batch. */
+static void
+read_item(WalletClient *client, Attempt *a, int i)
+{
+	WalletResult *result = &client->result;
+	const BatchItem *item = &a->batch->items[i];
+	ReplyContext context = {
+		.verb = WALLET_SETTLE,
+		.key = item->key,
+		.request = batch_request(a->batch, i),
+		.secret = client->secret,
+	};
+
+	result->facts.retry_after_ms = -1;
+	result->facts.left_out = !item->named;
+	if (!item->named)
+		return;
+	if (item->answer.status == 0)
+	{
+		snprintf(result->message, sizeof result->message,
+				 "its answer in the reply to a batch has no usable status");
+		return;
+	}
+	result->facts.http_status = item->answer.status;
+	result->facts.retry_after_ms = item->answer.retry_after_ms;
+	client->adapter->read_item(&context, item->answer.body, result);
+	if (result->facts.echo_mismatch)
+		http_distrust_connection(a->exchange);
+}
+
 /* A text where the wallet gave none. */
 static void
 explain(WalletResult *result, const HttpReply *reply)
@@ -386,6 +537,13 @@ explain(WalletResult *result, const HttpReply *reply)
 	else if (result->facts.echo_mismatch)
 		snprintf(result->message, sizeof result->message,
 				 "reply belongs to another request");
+	else if (result->facts.left_out)
+		snprintf(result->message, sizeof result->message,
+				 "the reply to its batch of %d leaves it out", result->trades);
+	else if (result->facts.whole_batch && result->message[0] == '\0')
+		snprintf(result->message, sizeof result->message,
+				 "HTTP status %d to a batch of %d, without an answer to each",
+				 reply->status, result->trades);
 	else if (result->message[0] == '\0' && result->verdict.error_class != NULL)
 		snprintf(result->message, sizeof result->message, "HTTP status %d%s",
 				 reply->status, result->facts.parsed ? "" :
@@ -393,12 +551,13 @@ explain(WalletResult *result, const HttpReply *reply)
 }
 
 static void
-clear_result(WalletClient *client, const Attempt *a)
+clear_result(WalletClient *client, const Attempt *a, void *context)
 {
 	WalletResult *result = &client->result;
 
 	result->verb = a->verb;
-	result->context = a->context;
+	result->context = context;
+	result->trades = a->is_batch ? a->batch->n : 1;
 	memset(&result->facts, 0, sizeof result->facts);
 	result->facts.success = -1;
 	result->facts.retry_after_ms = -1;
@@ -430,57 +589,159 @@ decide(const WalletAdapter *adapter, WalletResult *result)
 		result->verdict.error_class = adapter->rejection_class(result->code);
 }
 
+/* How the exchange went, whatever the reply says. */
 static void
-report_ended(WalletClient *client, Attempt *a)
+take_facts(WalletClient *client, const HttpReply *reply)
 {
 	WalletResult *result = &client->result;
-	const HttpReply *reply = http_reply(a->exchange);
 
-	clear_result(client, a);
 	result->facts.maybe_sent = reply->maybe_sent;
 	result->facts.transport = reply->transport;
 	result->facts.http_status = reply->status;
 	result->facts.retry_after_ms = reply->retry_after_ms;
 	result->phase = reply->phase;
 	result->duration_us = reply->duration_us;
-	if (reply->transport == TRANSPORT_OK)
-		read_reply(client, a, reply);
-	decide(client->adapter, result);
-	explain(result, reply);
 }
 
 static void
-report_unsendable(WalletClient *client, Attempt *a)
+report_ended(WalletClient *client, Attempt *a)
+{
+	const HttpReply *reply = http_reply(a->exchange);
+
+	clear_result(client, a, a->context);
+	take_facts(client, reply);
+	if (reply->transport == TRANSPORT_OK)
+		read_reply(client, a, reply);
+	decide(client->adapter, &client->result);
+	explain(&client->result, reply);
+}
+
+static void
+report_unsendable(WalletClient *client, Attempt *a, void *context)
 {
 	WalletResult *result = &client->result;
 
-	clear_result(client, a);
+	clear_result(client, a, context);
 	result->facts.transport = a->why;
 	snprintf(result->message, sizeof result->message, "%s", a->unsendable);
 	decide(client->adapter, result);
 }
 
-const WalletResult *
-wallet_client_next(WalletClient *client)
+/*
+ * One trade of a batch.  What became of the whole request is one sign of the
+ * wallet's health, which the first of its trades bears.
+ */
+static void
+report_item(WalletClient *client, Attempt *a, int i)
+{
+	WalletResult *result = &client->result;
+	const HttpReply *reply = a->unsendable == NULL ? http_reply(a->exchange) : NULL;
+
+	if (reply == NULL)
+		report_unsendable(client, a, a->batch->items[i].context);
+	else
+	{
+		clear_result(client, a, a->batch->items[i].context);
+		take_facts(client, reply);
+		if (client->open_by_item)
+			read_item(client, a, i);
+		else
+		{
+			result->facts.whole_batch = true;
+			if (reply->transport == TRANSPORT_OK)
+				read_refusal(client, reply);
+		}
+		decide(client->adapter, result);
+		explain(result, reply);
+	}
+	if (!client->open_by_item && i > 0)
+	{
+		result->verdict.signal = SIGNAL_NONE;
+		result->verdict.slow_down = false;
+	}
+}
+
+static Attempt *
+next_ended(const WalletClient *client)
+{
+	const HttpExchange *x = http_peek(client->http);
+
+	return x != NULL ? http_exchange_owner(x) : NULL;
+}
+
+/* Take the attempt that comes next off its list; NULL when there is none. */
+static Attempt *
+take_next(WalletClient *client)
 {
 	Attempt    *a = client->failed;
+	HttpExchange *x;
 
-	release_reported(client);
 	if (a != NULL)
 	{
 		client->failed = a->next_failed;
 		if (client->failed == NULL)
 			client->failed_end = &client->failed;
-		report_unsendable(client, a);
+		return a;
+	}
+	x = http_next(client->http);
+	return x != NULL ? http_exchange_owner(x) : NULL;
+}
+
+/* Does the reply answer each trade, rather than all of them at once? */
+static bool
+answers_by_item(Attempt *a)
+{
+	const HttpReply *reply;
+
+	if (a->unsendable != NULL)
+		return false;
+	reply = http_reply(a->exchange);
+	return reply->transport == TRANSPORT_OK &&
+		(reply->status == 200 || reply->status == 207) &&
+		batch_open(a->batch, reply->body, reply->body_len);
+}
+
+void
+wallet_client_open(WalletClient *client)
+{
+	Attempt    *a = client->failed;
+
+	release_reported(client);
+	if (client->open != NULL)
+		return;
+	if (a == NULL)
+		a = next_ended(client);
+	if (a == NULL || !a->is_batch)
+		return;
+	client->open = take_next(client);
+	client->open_next = 0;
+	client->open_by_item = answers_by_item(a);
+}
+
+const WalletResult *
+wallet_client_next(WalletClient *client)
+{
+	Attempt    *a;
+
+	wallet_client_open(client);
+	a = client->open;
+	if (a != NULL)
+	{
+		report_item(client, a, client->open_next++);
+		if (client->open_next < a->batch->n)
+			a = NULL;
+		else
+			client->open = NULL;
 	}
 	else
 	{
-		HttpExchange *x = http_next(client->http);
-
-		if (x == NULL)
+		a = take_next(client);
+		if (a == NULL)
 			return NULL;
-		a = http_exchange_owner(x);
-		report_ended(client, a);
+		if (a->unsendable != NULL)
+			report_unsendable(client, a, a->context);
+		else
+			report_ended(client, a);
 	}
 	client->reported = a;
 	client->in_flight--;
@@ -493,15 +754,35 @@ wallet_client_set_lineage(WalletClient *client, const char *lineage)
 	http_set_lineage(client->http, lineage);
 }
 
+/* The trade of an attempt that comes first. */
+static void *
+first_context(const Attempt *a)
+{
+	return a->is_batch ? a->batch->items[0].context : a->context;
+}
+
 void *
 wallet_client_peek(const WalletClient *client)
 {
-	const HttpExchange *x;
+	const Attempt *a = client->open;
 
-	if (client->failed != NULL)
-		return client->failed->context;
-	x = http_peek(client->http);
-	return x != NULL ? ((const Attempt *) http_exchange_owner(x))->context : NULL;
+	if (a != NULL)
+		return a->batch->items[client->open_next].context;
+	a = client->failed;
+	if (a == NULL)
+		a = next_ended(client);
+	return a != NULL ? first_context(a) : NULL;
+}
+
+static bool
+carries(const Attempt *a, const void *context)
+{
+	if (!a->is_batch)
+		return a->context == context;
+	for (int i = 0; i < a->batch->n; i++)
+		if (a->batch->items[i].context == context)
+			return true;
+	return false;
 }
 
 AttemptPhase
@@ -511,7 +792,7 @@ wallet_client_phase(const WalletClient *client, void *context)
 	{
 		const Attempt *a = &client->attempts[i];
 
-		if (a->busy && a->context == context && a != client->reported)
+		if (a->busy && a != client->reported && carries(a, context))
 			return a->unsendable != NULL ? PHASE_PREPARED : http_phase(a->exchange);
 	}
 	return PHASE_PREPARED;

@@ -36,7 +36,7 @@ typedef struct WalletConfig
 	PlainHttp	plain_http;
 	int			connect_timeout_ms;
 	int			request_timeout_ms;
-	size_t		max_response_size;
+	size_t		max_response_size;	/* per trade */
 	int			max_connections;
 } WalletConfig;
 
@@ -79,6 +79,7 @@ typedef struct WalletResult
 	AttemptPhase phase;
 	Verdict		verdict;		/* for a look-up: what breaker and retry need */
 	LookupOutcome lookup;		/* WALLET_LOOKUP only */
+	int			trades;			/* in its request; 1: sent alone */
 	int64_t		duration_us;	/* from submit to end, monotonic clock */
 	int64_t		newer_epoch;	/* STALE_EPOCH: the one the wallet has seen; 0 if
 								 * it does not tell */
@@ -143,11 +144,27 @@ extern bool wallet_client_submit(WalletClient *client, WalletVerb verb,
 								 const char *traceparent, void *context);
 
 /*
+ * Several trades in one request.  begin; add each, as to submit; send.  begin is
+ * false when the wallet takes no batches, or when max_connections requests are in
+ * flight.  add is false when there is no room: send the batch, and submit that
+ * trade alone; one that cannot be in this batch for another reason is submitted
+ * alone by add.  Each trade comes out of wallet_client_next on its own, those of
+ * one request together.  Between begin and send nothing else may be called.
+ */
+extern bool wallet_batch_begin(WalletClient *client);
+extern bool wallet_batch_add(WalletClient *client, const WalletTrade *trade,
+							 const char key[IDEMPOTENCY_KEY_LEN + 1],
+							 int format, int64_t epoch,
+							 const char *traceparent, void *context);
+extern void wallet_batch_send(WalletClient *client, int64_t epoch);
+
+/*
  * The database, together with its copies, within which epochs count: a UUID, sent
  * as Settlement-Lineage with the requests that are submitted from now on.
  */
 extern void wallet_client_set_lineage(WalletClient *client, const char *lineage);
 
+/* Trades. */
 extern int	wallet_client_in_flight(const WalletClient *client);
 
 /* Readable when wallet_client_run has work; stays the same for its life. */
@@ -162,12 +179,18 @@ extern int	wallet_client_timeout_ms(const WalletClient *client);
  */
 extern void wallet_client_run(WalletClient *client);
 
-/* The next finished request, or NULL.  Valid until the next call of any kind. */
+/* The next finished trade, or NULL.  Valid until the next call of any kind. */
 extern const WalletResult *wallet_client_next(WalletClient *client);
 
 /*
- * The context of the request that wallet_client_next would report, or NULL: to
- * know whose reply it is before it is parsed.
+ * If a batch has ended, and what wallet_client_next reports next is of it: parse
+ * its reply, whose bytes are of no trade in particular.
+ */
+extern void wallet_client_open(WalletClient *client);
+
+/*
+ * The context of the trade that wallet_client_next would report, or NULL: to
+ * know whose reply it is before it is parsed.  After wallet_client_open.
  */
 extern void *wallet_client_peek(const WalletClient *client);
 

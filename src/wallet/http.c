@@ -132,17 +132,19 @@ http_fill(Http *http, const HttpConfig *config)
 	HttpConfig *own = &http->config;
 
 	*own = *config;
-	own->post_path = NULL;
+	own->post_path = own->batch_path = NULL;
 	own->url = copy_or_null(config->url, &failed);
 	own->ca_file = copy_or_null(config->ca_file, &failed);
 	own->cert_file = copy_or_null(config->cert_file, &failed);
 	own->key_file = copy_or_null(config->key_file, &failed);
 	own->authorization = NULL;	/* lives in the header list only */
 	http->post_url = http_parse_url(config->url, config->post_path);
+	if (config->batch_path != NULL)
+		http->batch_url = http_parse_url(config->url, config->batch_path);
 	http->sockets = sockets_create();
 	http->multi = curl_multi_init();
 	return !failed && http->post_url != NULL && http->sockets != NULL &&
-		http->multi != NULL &&
+		(config->batch_path == NULL || http->batch_url != NULL) && http->multi != NULL &&
 		add_header(&http->common, "Content-Type: application/json") &&
 		add_header(&http->common, "User-Agent: settlement") &&
 		add_authorization(&http->common, config->authorization);
@@ -185,6 +187,7 @@ http_destroy(Http *http)
 	curl_slist_free_all(http->common);
 	sockets_destroy(http->sockets);
 	curl_url_cleanup(http->post_url);
+	curl_url_cleanup(http->batch_url);
 	free((char *) http->config.url);
 	free((char *) http->config.ca_file);
 	free((char *) http->config.cert_file);

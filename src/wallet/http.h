@@ -22,7 +22,8 @@ typedef struct HttpExchange HttpExchange;
 typedef struct HttpConfig
 {
 	const char *url;			/* base, accepted by http_check_url */
-	const char *post_path;		/* of every POST */
+	const char *post_path;		/* of HTTP_POST */
+	const char *batch_path;		/* of HTTP_POST_BATCH; NULL: never used */
 	const char *authorization;
 	const char *ca_file;
 	const char *cert_file;
@@ -37,7 +38,8 @@ typedef struct HttpConfig
 typedef enum HttpMethod
 {
 	HTTP_POST = 0,
-	HTTP_GET
+	HTTP_GET,
+	HTTP_POST_BATCH				/* POST to another path, without a key */
 } HttpMethod;
 
 #define LINEAGE_LEN			36		/* a UUID */
@@ -48,7 +50,8 @@ typedef struct HttpRequest
 	const char *path;			/* of a GET */
 	const char *body;			/* of a POST; must stay until the end */
 	size_t		body_len;
-	const char *key;			/* Idempotency-Key of a POST */
+	const char *key;			/* Idempotency-Key of HTTP_POST */
+	size_t		max_reply;		/* of this one; 0: as configured */
 	int64_t		epoch;			/* 0: none */
 	const char *traceparent;	/* NULL: none; left out when malformed */
 } HttpRequest;

@@ -145,7 +145,7 @@ write_cb(char *bytes, size_t size, size_t n, void *arg)
 	size_t		len = size * n;
 	size_t		need = x->reply.body_len + len;
 
-	if (need > x->http->config.max_reply)
+	if (need > x->max_reply)
 	{
 		x->too_large = true;
 		return 0;
@@ -202,7 +202,6 @@ http_set_constant_options(HttpExchange *x)
 	SET(CURLOPT_HEADERDATA, x);
 	SET(CURLOPT_WRITEFUNCTION, write_cb);
 	SET(CURLOPT_WRITEDATA, x);
-	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) config->max_reply);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) config->connect_timeout_ms);
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);

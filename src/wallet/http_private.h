@@ -63,6 +63,7 @@ struct HttpExchange
 	HttpReply	reply;
 	char	   *buffer;			/* the reply's body */
 	size_t		buffer_size;
+	size_t		max_reply;		/* what the easy handle is set up for */
 	size_t		header_bytes;
 
 	/* Header nodes of our own, written in place. */
@@ -84,6 +85,7 @@ struct Http
 	Sockets    *sockets;
 	HttpConfig	config;			/* its texts are ours */
 	CURLU	   *post_url;		/* parsed once */
+	CURLU	   *batch_url;		/* or NULL */
 	struct curl_slist *common;	/* headers of every request */
 	char		lineage[LINEAGE_LEN + 1];	/* "": none */
 	HttpExchange *all;

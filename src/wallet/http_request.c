@@ -144,6 +144,14 @@ link_headers(HttpExchange *x, const HttpRequest *request)
 	return first;
 }
 
+static void
+set_max_reply(HttpExchange *x, size_t max_reply)
+{
+	if (x->max_reply != max_reply)
+		curl_easy_setopt(x->easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) max_reply);
+	x->max_reply = max_reply;
+}
+
 bool
 http_set_request_options(HttpExchange *x, const HttpRequest *request)
 {
@@ -168,10 +176,13 @@ http_set_request_options(HttpExchange *x, const HttpRequest *request)
 	{
 		if (!same)
 		{
-			rc = curl_easy_setopt(easy, CURLOPT_CURLU, x->http->post_url);
+			rc = curl_easy_setopt(easy, CURLOPT_CURLU, request->method == HTTP_POST ?
+								  x->http->post_url : x->http->batch_url);
 			curl_easy_setopt(easy, CURLOPT_POST, 1L);
-			curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
 		}
+		/* without a key the first header is not always the same one */
+		if (!same || request->key == NULL)
+			curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
 		if (!same || x->body != request->body)
 			curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
 		x->body = request->body;
@@ -181,6 +192,7 @@ http_set_request_options(HttpExchange *x, const HttpRequest *request)
 		curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 						 (long) x->http->config.connect_timeout_ms);
 	x->forgiven_ms = 0;
+	set_max_reply(x, request->max_reply > 0 ? request->max_reply : x->http->config.max_reply);
 	x->set_up = rc == CURLE_OK;
 	return rc == CURLE_OK;
 }

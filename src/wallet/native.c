@@ -21,6 +21,7 @@
 #include <strings.h>
 
 #include "wallet/json.h"
+#include "wallet/native_batch.h"
 #include "wallet/plain_reply.h"
 
 #define FORMAT_1	1
@@ -303,10 +304,12 @@ member_mismatches(const ReplyContext *context, const char *name, const json_t *v
 
 /* Does the reply repeat a field of the request with another value? */
 static bool
-has_mismatch(const ReplyContext *context, json_t *reply)
+has_mismatch(const ReplyContext *context, const json_t *reply)
 {
-	for (void *i = json_object_iter(reply); i != NULL;
-		 i = json_object_iter_next(reply, i))
+	json_t	   *object = (json_t *) reply;	/* its iterator changes nothing */
+
+	for (void *i = json_object_iter(object); i != NULL;
+		 i = json_object_iter_next(object, i))
 		if (member_mismatches(context, json_object_iter_key(i), json_object_iter_value(i)))
 			return true;
 	return false;
@@ -353,19 +356,17 @@ read_plain_reply(const ReplyContext *context, WalletResult *result)
 	return true;
 }
 
+/* An item's body, or a whole reply; NULL when there is none. */
 static void
-read_json_reply(const ReplyContext *context, WalletResult *result)
+native_read_item(const ReplyContext *context, const void *body, WalletResult *result)
 {
 	AttemptFacts *facts = &result->facts;
-	json_t	   *reply = json_read(context->reply, context->reply_len);
+	const json_t *reply = body;
 	const json_t *success;
 	const char *text;
 
 	if (!json_is_object(reply))
-	{
-		json_decref(reply);
 		return;
-	}
 	facts->parsed = true;
 	success = json_object_get(reply, "success");
 	if (json_is_boolean(success))
@@ -387,6 +388,14 @@ read_json_reply(const ReplyContext *context, WalletResult *result)
 		text = json_string_value(json_object_get(reply, "error"));
 	if (text != NULL)
 		copy_text(result->message, sizeof result->message, text, context->secret);
+}
+
+static void
+read_json_reply(const ReplyContext *context, WalletResult *result)
+{
+	json_t	   *reply = json_read(context->reply, context->reply_len);
+
+	native_read_item(context, reply, result);
 	json_decref(reply);
 }
 
@@ -407,4 +416,11 @@ const WalletAdapter native_adapter = {
 	.lookup_path = native_lookup_path,
 	.reply_code = native_reply_code,
 	.read_reply = native_read_reply,
+	.batch_path = "/api/wallets/settle-batch",
+	.batch_item = native_batch_item,
+	.batch_end = "]",
+	.open_batch = native_open_batch,
+	.open_item = native_open_item,
+	.close_batch = native_close_batch,
+	.read_item = native_read_item,
 };

@@ -78,6 +78,7 @@ sender_configure(Worker *w)
 	w->reconfigure = false;
 	/* it may be another wallet */
 	concurrency_init(&w->adaptive, GetCurrentTimestamp());
+	batching_forget(w);
 	pg_atomic_write_u32(&w->slot->concurrency_limit, sender_concurrency(w));
 
 	if (settlement_wallet_url[0] == '\0')
@@ -307,23 +308,93 @@ answer_locally(Worker *w, TradeFlight *flight)
 	flight->probe = false;
 }
 
+static int
+format_of(const Worker *w, const TradeFlight *flight)
+{
+	return flight->format ? flight->format : wallet_request_format(w->client);
+}
+
+static void
+mark_sent(TradeFlight *flight)
+{
+	flight->sent_at = GetCurrentTimestamp();
+	flight->state = FLIGHT_SENT;
+}
+
+/* One trace per trade, one span per request; NULL: it has none. */
+static const char *
+begin_span(TradeFlight *flight, char traceparent[TRACEPARENT_LEN + 1])
+{
+	if (flight->trace[0] == '\0')
+		return NULL;
+	flight->span_id = random_bits64() | 1;
+	traceparent_write(traceparent, flight->trace, flight->span_id, settlement_trace_sampled);
+	return traceparent;
+}
+
 static void
 submit(Worker *w, TradeFlight *flight)
 {
 	char		traceparent[TRACEPARENT_LEN + 1];
-	int			format = flight->format ? flight->format : wallet_request_format(w->client);
 
-	/* one trace per trade, one span per request */
-	flight->span_id = random_bits64() | 1;
-	traceparent_write(traceparent, flight->trace, flight->span_id, settlement_trace_sampled);
-	flight->sent_at = GetCurrentTimestamp();
-	flight->state = FLIGHT_SENT;
+	mark_sent(flight);
 	wallet_client_set_lineage(w->client, identity_lineage());
 	if (!wallet_client_submit(w->client, flight->verb, &flight->wire, flight->key,
-							  format, (int64) pg_atomic_read_u64(&w->db->epoch),
-							  flight->trace[0] ? traceparent : NULL, flight))
+							  format_of(w, flight), (int64) pg_atomic_read_u64(&w->db->epoch),
+							  begin_span(flight, traceparent), flight))
 		elog(ERROR, "the wallet client has no free connection");
 	shmem_count(w->db, flight->verb == WALLET_LOOKUP ? COUNT_LOOKUPS : COUNT_REQUESTS, 1);
+}
+
+/* Its bytes are in our hands: a crash is its own. */
+static void
+submit_alone(Worker *w, TradeFlight *flight)
+{
+	handled_begin(flight->queue_id);
+	submit(w, flight);
+	handled_end();
+}
+
+static bool
+add_to_batch(Worker *w, TradeFlight *flight, int64 epoch)
+{
+	char		traceparent[TRACEPARENT_LEN + 1];
+	bool		added;
+
+	handled_begin(flight->queue_id);
+	mark_sent(flight);
+	added = wallet_batch_add(w->client, &flight->wire, flight->key, format_of(w, flight),
+							 epoch, begin_span(flight, traceparent), flight);
+	handled_end();
+	return added;
+}
+
+/*
+ * Submit n trades in one request; fewer when they do not all fit.  Returns how
+ * many were submitted.  No trade is named while the whole is handed over, since
+ * nobody knows whose bytes a crash would be of: after one, each goes alone.
+ */
+static int
+submit_batch(Worker *w, TradeFlight **flights, int n)
+{
+	int64		epoch = (int64) pg_atomic_read_u64(&w->db->epoch);
+	int			added = 0;
+
+	if (n == 1 || !wallet_batch_begin(w->client))
+	{
+		submit_alone(w, flights[0]);
+		return 1;
+	}
+	while (added < n && add_to_batch(w, flights[added], epoch))
+		added++;
+	wallet_client_set_lineage(w->client, identity_lineage());
+	wallet_batch_send(w->client, epoch);
+	shmem_count(w->db, COUNT_REQUESTS, added);
+	shmem_count(w->db, COUNT_BATCHES, 1);
+	if (added == n)
+		return n;
+	submit_alone(w, flights[added]);
+	return added + 1;
 }
 
 static void
@@ -340,19 +411,24 @@ show_phase(Worker *w, TradeFlight **flights, int n, AttemptPhase phase)
 void
 sender_submit(Worker *w, TradeFlight **flights, int n)
 {
+	int			size = batching_size(w);
+	TradeFlight **together = palloc(sizeof(TradeFlight *) * Max(n, 1));
+	int			n_together = 0;
+
 	for (int i = 0; i < n; i++)
 	{
 		Assert(flights[i]->state == FLIGHT_READY);
 		if (flights[i]->local_class != NULL)
 			answer_locally(w, flights[i]);
+		else if (size == 1 || batching_goes_alone(flights[i]))
+			submit_alone(w, flights[i]);
 		else
-		{
-			handled_begin(flights[i]->queue_id);
-			submit(w, flights[i]);
-			handled_end();
-		}
+			together[n_together++] = flights[i];
 	}
+	for (int i = 0; i < n_together;)
+		i += submit_batch(w, together + i, Min(size, n_together - i));
 	show_phase(w, flights, n, PHASE_SENT);
+	pfree(together);
 }
 
 void
@@ -388,37 +464,52 @@ owe_request(Worker *w)
 	LWLockRelease(w->db->policy_lock);
 }
 
+/* Before its bytes are parsed; NULL when nothing has ended. */
+static TradeFlight *
+next_ended(Worker *w)
+{
+	w->in_client = true;
+	wallet_client_open(w->client);
+	w->in_client = false;
+	return wallet_client_peek(w->client);
+}
+
+static void
+report(Worker *w, TradeFlight *flight)
+{
+	const WalletResult *result = &flight->result;
+
+	report_result(w, flight);
+	report_load(w, flight);
+	batching_note(w, flight);
+	histogram_add(&w->db->duration[DURATION_REQUEST], result->duration_us);
+	if (flight->verb == WALLET_SETTLE &&
+		result->verdict.outcome != OUTCOME_SETTLED)
+		shmem_count(w->db, COUNT_REQUEST_FAILURES, 1);
+	if (result->verdict.outcome == OUTCOME_FENCED &&
+		flight->verb == WALLET_SETTLE)
+	{
+		identity_epoch_refused(w->db, result->newer_epoch);
+		pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
+	}
+}
+
 void
 sender_collect(Worker *w)
 {
 	TradeFlight *flight;
 
-	while ((flight = wallet_client_peek(w->client)) != NULL)
+	while ((flight = next_ended(w)) != NULL)
 	{
-		const WalletResult *result;
-
 		Assert(flight->state == FLIGHT_SENT);
 		/* the parser works on bytes that come from elsewhere */
 		handled_begin(flight->queue_id);
 		w->in_client = true;
-		result = wallet_client_next(w->client);
+		flight->result = *wallet_client_next(w->client);
 		w->in_client = false;
 		handled_end();
-		flight->result = *result;
 		flight->answered_at = GetCurrentTimestamp();
-		report_result(w, flight);
-		report_load(w, flight);
-		histogram_add(&w->db->duration[DURATION_REQUEST], result->duration_us);
-		if (flight->verb == WALLET_SETTLE &&
-			result->verdict.outcome != OUTCOME_SETTLED)
-			shmem_count(w->db, COUNT_REQUEST_FAILURES, 1);
-		if (result->verdict.outcome == OUTCOME_FENCED &&
-			flight->verb == WALLET_SETTLE)
-		{
-			identity_epoch_refused(w->db, result->newer_epoch);
-			pg_atomic_write_u32(&w->db->send_state, SEND_STALE_EPOCH);
-		}
-
+		report(w, flight);
 		if (send_after_lookup(w, flight))
 		{
 			owe_request(w);

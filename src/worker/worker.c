@@ -257,6 +257,25 @@ report_activity(Worker *w)
 		pgstat_report_activity(STATE_RUNNING, "settling trades");
 }
 
+/*
+ * Until nothing more comes: what arrived while the first replies were read goes
+ * into the same turn.
+ */
+static void
+collect_replies(Worker *w)
+{
+	int			before;
+
+	do
+	{
+		before = w->n_answered;
+		w->in_client = true;
+		wallet_client_run(w->client);
+		w->in_client = false;
+		sender_collect(w);
+	} while (w->n_answered > before && w->n_answered < w->pool->n_used);
+}
+
 static void
 loop(Worker *w)
 {
@@ -267,12 +286,7 @@ loop(Worker *w)
 		beat(w);
 		handle_requests(w);
 		if (w->client != NULL)
-		{
-			w->in_client = true;
-			wallet_client_run(w->client);
-			w->in_client = false;
-			sender_collect(w);
-		}
+			collect_replies(w);
 		held_release(w);
 		now = GetCurrentTimestamp();
 		if (turn_needed(w, now))

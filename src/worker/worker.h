@@ -5,6 +5,7 @@
  *	  worker.c   process: start, loop, waiting, leaving
  *	  turn.c     one transaction: record, move due rows, claim
  *	  sender.c   requests: submit, collect, tell breaker and limiter
+ *	  batching.c which trades share a request
  *	  held.c     claims that wait for a synchronous standby
  *	  upkeep.c   between turns: recovery, identity, unapplied rows, redrives,
  *	             retention
@@ -100,7 +101,7 @@ extern SendState sender_configure(Worker *w);
 extern void sender_submit(Worker *w, TradeFlight **flights, int n);
 extern void sender_collect(Worker *w);
 extern void sender_show_answered(Worker *w);
-/* Requests that this worker may have in flight now. */
+/* Trades that this worker may have in flight now. */
 extern int	sender_concurrency(const Worker *w);
 extern int	sender_allow(Worker *w, int want, bool *probe);
 extern void sender_return(Worker *w, int unused, bool probe_unused);
@@ -108,6 +109,15 @@ extern long sender_wait_ms(Worker *w, TimestampTz now);
 extern bool sender_breaker_closed(Worker *w);
 /* The wallet wants to be left alone: 429, Retry-After. */
 extern bool sender_on_hold(Worker *w);
+
+/* batching.c */
+/* Most trades in a request now; 1: each alone. */
+extern int	batching_size(Worker *w);
+extern bool batching_goes_alone(const TradeFlight *flight);
+/* Of each answered trade. */
+extern void batching_note(Worker *w, const TradeFlight *flight);
+/* It may be another wallet. */
+extern void batching_forget(Worker *w);
 
 /* held.c */
 extern bool claim_may_leave(const OpenClaim *claim);

@@ -32,6 +32,7 @@
 
 #define KEY		"00000000-0000-5000-8000-000000000001"
 #define N_REQUESTS	2
+#define N_BATCH		3
 
 static const WalletTrade trade = {
 	"42", "alice", "bob", "o-1", "o-2", "BTC", "USDT",
@@ -100,7 +101,10 @@ divided(int signal_number)
 static bool
 settle(Request *r)
 {
-	send_success(r);
+	if (strstr(r->head, "/settle-batch ") != NULL)
+		send_batch_success(r);
+	else
+		send_success(r);
 	return true;
 }
 
@@ -127,6 +131,29 @@ check(const WalletResult *result, int requests, const Request *last)
 		case OUTCOME_NOT_EXECUTED:
 			assert_false(result->facts.maybe_sent);
 			assert_int_equal(requests, 0);
+			break;
+		default:
+			assert_int_equal(result->verdict.outcome, OUTCOME_UNKNOWN);
+			assert_true(result->facts.maybe_sent);
+	}
+}
+
+/* Of a batch: the trades of one request share its fate, unless they are answered. */
+static void
+check_batch(const WalletResult *result, int requests, const char *key)
+{
+	char		id[64];
+
+	assert_true(requests <= N_BATCH);
+	snprintf(id, sizeof id, "s-%s", key);
+	switch (result->verdict.outcome)
+	{
+		case OUTCOME_SETTLED:
+			assert_string_equal(result->settlement_id, id);
+			assert_true(requests > 0);
+			break;
+		case OUTCOME_NOT_EXECUTED:
+			assert_false(result->facts.maybe_sent);
 			break;
 		default:
 			assert_int_equal(result->verdict.outcome, OUTCOME_UNKNOWN);
@@ -167,6 +194,49 @@ request(WalletClient *client, Server *server)
 	check(result, server_requests(server) - before, server_last_request(server));
 }
 
+/* Several trades in one request; where that cannot be, each alone. */
+static void
+batch(WalletClient *client, Server *server)
+{
+	static char keys[N_BATCH][IDEMPOTENCY_KEY_LEN + 1];
+	int			before = server_requests(server);
+	int64_t		end = now_ms() + 10000;
+	int			left = N_BATCH;
+	bool		begun;
+
+	armed = true;
+	begun = wallet_batch_begin(client);
+	for (int i = 0; i < N_BATCH; i++)
+	{
+		snprintf(keys[i], sizeof keys[i], "00000000-0000-5000-8000-%012d", 10 + i);
+		if (begun && wallet_batch_add(client, &trade, keys[i], 1, 7, NULL, keys[i]))
+			continue;
+		if (begun)
+			wallet_batch_send(client, 7);
+		begun = false;
+		assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, keys[i], 1, 7, NULL, keys[i]));
+	}
+	if (begun)
+		wallet_batch_send(client, 7);
+	while (left > 0)
+	{
+		struct pollfd p = {wallet_client_fd(client), POLLIN, 0};
+		int			timeout = wallet_client_timeout_ms(client);
+		const WalletResult *result;
+
+		assert_true(now_ms() < end);
+		poll(&p, 1, timeout < 0 || timeout > 100 ? 100 : timeout);
+		wallet_client_run(client);
+		while ((result = wallet_client_next(client)) != NULL)
+		{
+			check_batch(result, server_requests(server) - before, result->context);
+			left--;
+		}
+	}
+	armed = false;
+	assert_int_equal(wallet_client_in_flight(client), 0);
+}
+
 /* A client's life; true when memory ran out in it. */
 static bool
 life(Server *server, const char *url, long from, long to)
@@ -175,7 +245,7 @@ life(Server *server, const char *url, long from, long to)
 		.adapter = "native",.url = url,.authorization = "Bearer secret",
 		.plain_http = PLAIN_HTTP_LOOPBACK,
 		.connect_timeout_ms = 100,.request_timeout_ms = 100,
-		.max_response_size = 65536,.max_connections = 2,
+		.max_response_size = 65536,.max_connections = N_BATCH + 1,
 	};
 	char		err[256] = "";
 	WalletClient *volatile client;
@@ -194,11 +264,13 @@ life(Server *server, const char *url, long from, long to)
 		armed = false;
 		assert_true(n_abandoned < 16);
 		abandoned[n_abandoned++] = client;
-		assert_true(server_requests(server) - before <= N_REQUESTS);
+		assert_true(server_requests(server) - before <= N_REQUESTS + N_BATCH);
 		return true;
 	}
 	for (int i = 0; client != NULL && i < N_REQUESTS; i++)
 		request(client, server);
+	if (client != NULL)
+		batch(client, server);
 	fail_from = allocations + 1;
 	wallet_client_destroy(client);
 	return allocations >= from;

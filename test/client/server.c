@@ -102,6 +102,37 @@ send_success(Request *r)
 	send_reply(r, "200 OK", body);
 }
 
+int
+batch_keys(const Request *r, char keys[BATCH_KEYS_MAX][64])
+{
+	static const char member[] = "{\"idempotency_key\":\"";
+	const char *at = r->body;
+	int			n = 0;
+
+	while (n < BATCH_KEYS_MAX && (at = strstr(at, member)) != NULL)
+	{
+		at += strlen(member);
+		snprintf(keys[n++], 64, "%.*s", (int) strcspn(at, "\""), at);
+	}
+	return n;
+}
+
+void
+send_batch_success(Request *r)
+{
+	char		keys[BATCH_KEYS_MAX][64];
+	char		body[8192] = "";
+	int			n = batch_keys(r, keys);
+
+	for (int i = 0; i < n; i++)
+		snprintf(body + strlen(body), sizeof body - strlen(body),
+				 "%c{\"idempotency_key\":\"%s\",\"status\":200,"
+				 "\"body\":{\"success\":true,\"settlement_id\":\"s-%s\"}}",
+				 i == 0 ? '[' : ',', keys[i], keys[i]);
+	strcat(body, "]");
+	send_reply(r, "200 OK", body);
+}
+
 void
 reset_on_close(Request *r)
 {

@@ -21,7 +21,7 @@ typedef struct Request
 	int			n;				/* of this server, from 1 */
 	int			n_here;			/* of this connection, from 1 */
 	char		head[8192];		/* request line and headers */
-	char		body[8192];
+	char		body[16384];
 	char		key[64];		/* Idempotency-Key, or "" */
 	char		scratch[64];	/* the script's, for the life of the connection */
 } Request;
@@ -60,6 +60,15 @@ extern void send_reply(Request *request, const char *status, const char *body);
 
 /* The good reply to this request: its settlement id is "s-" and the key. */
 extern void send_success(Request *request);
+
+/*
+ * The keys of a batch, in its order; how many.  Each is NUL terminated.
+ */
+#define BATCH_KEYS_MAX	32
+extern int	batch_keys(const Request *request, char keys[BATCH_KEYS_MAX][64]);
+
+/* The good reply to each trade of this batch. */
+extern void send_batch_success(Request *request);
 
 /* Make the close that follows a reset. */
 extern void reset_on_close(Request *request);

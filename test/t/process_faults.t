@@ -57,7 +57,8 @@ sub innocents
 # It has crashed three workers and is set aside; the others were there each time.
 sub poison_is_set_aside
 {
-	my ($poison, $status, $innocents) = @_;
+	my ($poison, $status, $innocents, $crashes) = @_;
+	$crashes //= 3;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	start_afresh();
 	my $log = -s $node->logfile;
@@ -68,7 +69,7 @@ sub poison_is_set_aside
 	$s->becomes("SELECT count(*), max(crashes), max(charged) FROM (SELECT trade_id, crashes, charged FROM settlement.queue
 		UNION ALL SELECT trade_id, crashes, charged FROM settlement.deferred) x WHERE trade_id LIKE '$innocents%'", '8|0|0', 'the others count none, and are charged nothing');
 	my $times = () = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /was terminated by signal 9/g;
-	is($times, 3, 'the server crashed three times');
+	is($times, $crashes, "the server crashed $crashes times");
 	$s->wait_for_workers(2);
 	$s->faults;
 	$s->settled_is($innocents, 8, 'the others settle');
@@ -93,6 +94,40 @@ scenario a_reply_that_crashes_its_worker => sub {
 	$s->status_is('replied', 'SETTLED');
 	$s->at_rest;
 	$s->ledgers_are_equal;
+};
+
+# In a batch nobody knows whose bytes they were: nobody is blamed, and after it
+# each goes alone.
+scenario a_batch_that_crashes_its_worker => sub {
+	$s->set(batch_size => 20);
+	$s->faults(innocents('beside-batch'));
+	poison_is_set_aside('batch-kill-the-sender', 'UNKNOWN worker_crash - 4', 'beside-batch', 4);
+	is($s->effects_of('batch-kill-the-sender'), 0, 'the wallet has never seen it');
+	$s->sql("SELECT settlement.resolve('batch-kill-the-sender', 'FAILED', 'ticket 2', 'it was never sent')");
+	$s->sql("SELECT settlement.dlq_purge(all_rows => true, dry_run => false, reason => 'it was never sent')");
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
+scenario a_reply_to_a_batch_that_crashes_its_worker => sub {
+	$s->faults({ match => { trade_id => 'batch-replied' }, action => 'status', status => 200, apply => \1, body => { success => \1, message => 'kill-the-reader' } },
+		{ match => { path => 'batch' }, action => 'pass', reply_delay_ms => 100 });
+	start_afresh();
+	my $log = -s $node->logfile;
+	$s->try_sql("SELECT public.put('beside-replied', 4), public.put('batch-replied'), public.put('beside-replied', 8, 5)");
+	$s->dead_letter_is('batch-replied', 'UNKNOWN worker_crash - 4', 'four crashes, and it is dead');
+	is($s->sql("SELECT crashes FROM settlement.dlq WHERE trade_id = 'batch-replied'"), 3, 'of which that of the batch is nobody\'s');
+	my $times = () = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /was terminated by signal 9/g;
+	is($times, 4, 'the server crashed four times');
+	$s->wait_for_workers(2);
+	$s->settled_is('beside-replied', 8, 'the others settle');
+	is($s->effects_of('batch-replied'), 1, 'the wallet has booked it, once');
+	$s->faults;
+	$s->sql("SELECT settlement.redrive('batch-replied', 'the reply can be read now')");
+	$s->status_is('batch-replied', 'SETTLED');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+	$s->reset('batch_size');
 };
 
 # The reply cannot be recorded: the server crashes, and crashes in its recovery, until there is space.

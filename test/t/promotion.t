@@ -34,6 +34,7 @@ scenario a_standby_has_no_workers => sub {
 	$primary->wait_for_catchup($standby);
 	is(processes($standby), 0, 'neither launcher nor workers');
 	is($standby->safe_psql('postgres', "SELECT count(*) FROM trades WHERE settlement_status = 'SETTLED'"), 20, 'it has what settled');
+	like($standby->safe_psql('postgres', 'SELECT settlement.prometheus()'), qr/^settlement_sending\{.*?\} 0\n.*^settlement_standby\{.*?\} 1\n/ms, 'it can be scraped, and says what it is');
 	$s->ledgers_are_equal;
 };
 

@@ -11,7 +11,7 @@
 static AttemptFacts
 reply(int status)
 {
-	AttemptFacts f = {true, TRANSPORT_OK, status, false, -1, false, false, CODE_NONE, -1};
+	AttemptFacts f = {.maybe_sent = true,.http_status = status,.success = -1,.retry_after_ms = -1};
 
 	return f;
 }
@@ -530,6 +530,96 @@ unavailable_until_a_time_slows_all(void **state)
 	assert_false(outcome_of_settle(&f).slow_down);
 }
 
+/* ---- several trades in one request ---- */
+
+static AttemptFacts
+whole(AttemptFacts f)
+{
+	f.whole_batch = true;
+	return f;
+}
+
+static void
+refusal_of_a_batch_blames_no_trade(void **state)
+{
+	const int	refusals[] = {400, 406, 410, 412, 422};
+
+	(void) state;
+	for (size_t i = 0; i < LENGTH(refusals); i++)
+		for (int code = CODE_NONE; code <= CODE_KEY_CONFLICT; code++)
+			expect(whole(reply_code(refusals[i], 0, (ReplyCode) code)), OUTCOME_UNKNOWN,
+				   "wallet_batch", SIGNAL_NONE, false, false);
+	expect(whole(reply(401)), OUTCOME_NOT_EXECUTED, "wallet_auth", SIGNAL_OPEN_NOW, false, false);
+	expect(whole(reply(409)), OUTCOME_PENDING, "in_progress", SIGNAL_ANSWERED, false, false);
+	expect(whole(reply(429)), OUTCOME_NOT_EXECUTED, "rate_limited", SIGNAL_NONE, false, false);
+	expect(whole(reply_code(412, -1, CODE_STALE_EPOCH)), OUTCOME_FENCED, "stale_epoch",
+		   SIGNAL_ANSWERED, false, false);
+}
+
+static void
+wallet_without_batches_is_told(void **state)
+{
+	const struct
+	{
+		int			status;
+		bool		no_batches;
+		Outcome		outcome;
+	}			rows[] = {
+		{404, true, OUTCOME_NOT_EXECUTED}, {405, true, OUTCOME_NOT_EXECUTED},
+		{413, true, OUTCOME_UNKNOWN}, {415, true, OUTCOME_UNKNOWN},
+		{501, true, OUTCOME_UNKNOWN}, {400, false, OUTCOME_UNKNOWN},
+		{500, false, OUTCOME_UNKNOWN}, {429, false, OUTCOME_NOT_EXECUTED},
+		{200, false, OUTCOME_UNKNOWN},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < LENGTH(rows); i++)
+	{
+		AttemptFacts f = whole(reply(rows[i].status));
+		AttemptFacts alone = reply(rows[i].status);
+
+		assert_int_equal(outcome_of_settle(&f).no_batches, rows[i].no_batches);
+		assert_int_equal(outcome_of_settle(&f).outcome, rows[i].outcome);
+		assert_false(outcome_of_settle(&alone).no_batches);
+	}
+}
+
+static void
+trade_that_a_batch_leaves_out_is_unknown(void **state)
+{
+	AttemptFacts f = reply(200);
+
+	(void) state;
+	f.left_out = true;
+	expect(f, OUTCOME_UNKNOWN, "wallet_reply", SIGNAL_NONE, true, false);
+}
+
+static void
+check_whole_batch_properties(const AttemptFacts *facts)
+{
+	AttemptFacts f = whole(*facts);
+	AttemptFacts alone = *facts;
+	Verdict		v = outcome_of_settle(&f);
+	bool		reply_read = f.transport == TRANSPORT_OK;
+
+	assert_true(v.outcome != OUTCOME_SETTLED && v.outcome != OUTCOME_REJECTED &&
+				v.outcome != OUTCOME_CONFLICT);
+	assert_true(!v.definite && !v.chargeable && v.error_class != NULL);
+	if (v.outcome == OUTCOME_NOT_EXECUTED && reply_read)
+		assert_true(f.http_status == 401 || f.http_status == 403 || f.http_status == 404 ||
+					f.http_status == 405 || f.http_status == 425 || f.http_status == 429);
+	if (!reply_read)
+		assert_int_equal(v.outcome, outcome_of_settle(&alone).outcome);
+}
+
+static void
+whole_batch_settles_and_rejects_nothing(void **state)
+{
+	(void) state;
+	for (int status = -1; status <= 605; status++)
+		for_all_at_status(status, check_whole_batch_properties);
+}
+
 static void
 names_are_distinct_and_complete(void **state)
 {
@@ -580,6 +670,10 @@ main(void)
 		cmocka_unit_test(bare_404_is_a_failed_lookup),
 		cmocka_unit_test(fenced_lookup_says_so),
 		cmocka_unit_test(unavailable_until_a_time_slows_all),
+		cmocka_unit_test(refusal_of_a_batch_blames_no_trade),
+		cmocka_unit_test(wallet_without_batches_is_told),
+		cmocka_unit_test(trade_that_a_batch_leaves_out_is_unknown),
+		cmocka_unit_test(whole_batch_settles_and_rejects_nothing),
 		cmocka_unit_test(names_are_distinct_and_complete),
 	};
 

@@ -1,0 +1,65 @@
+# How fast queued trades settle, and what a trade costs: processor time by process,
+# WAL, commits, memory.
+
+# Bytes of WAL per trade that the INSERT of the trades alone takes.
+measure_plain_wal()	# CASE KIND OF TABLE RUN
+{
+	local from
+	sql -c "TRUNCATE bench.$2"
+	from=$(wal_position)
+	sql -c "SELECT bench.fill('bench.$2', $trades)" >/dev/null
+	read -r bytes _ < <(wal_between "$from" "$(wal_position)")
+	figure drain "$1" - wal_insert "$3" "$(divide "$bytes" "$trades" 1)"
+}
+
+drain()	# CASE KIND OF TABLE RUN PEER
+{
+	local from bytes table
+	table=$(table_for "$4" "$2")
+	start_peer "$4" "$table"
+	hold_peer
+	from=$(wal_position)
+	fill "$4" "$table" "$trades"
+	read -r bytes _ < <(wal_between "$from" "$(wal_position)")
+	figure drain "$1" "$4" wal_fill "$3" "$(divide "$bytes" "$trades" 1)"
+	start_measuring
+	let_peer_go
+	await_settled "$table"
+	stop_measuring drain "$1" "$4" "$3" "$trades"
+	stop_peer
+	figure drain "$1" "$4" rate "$3" "$(rate_of "$table")"
+	echo "$1 $4 $(rate_of "$table")/s" >&2
+}
+
+drain_in_turn()	# CASE KIND OF TABLE PEER...
+{
+	local case=$1 kind=$2 run peer_name
+	shift 2
+	for ((run = 1; run <= runs; run++)); do
+		measure_plain_wal "$case" "$kind" "$run"
+		for peer_name; do
+			# The slow ones, once in a quick run.
+			if $quick && [ "$run" -gt 1 ] && [[ $peer_name != settlement && $peer_name != node ]]; then
+				continue
+			fi
+			drain "$case" "$kind" "$run" "$peer_name"
+		done
+	done
+}
+
+measure_drain()
+{
+	local fillfactor
+	# shellcheck disable=SC2086
+	drain_in_turn plain trades ${peers//,/ }
+	! $quick || return 0
+	start_walletd
+	# shellcheck disable=SC2086
+	drain_in_turn walletd trades ${peers//,/ }
+	stop_walletd
+	for fillfactor in 50 100; do
+		sql -c "CALL bench.set_fillfactor($fillfactor)"
+		# shellcheck disable=SC2046
+		drain_in_turn "exchange-$fillfactor" exchange $(by_hand)
+	done
+}

@@ -1,0 +1,1 @@
+SELECT count(graphile_worker.add_job('settle', @WIRE@)) FROM t

@@ -1,0 +1,1 @@
+INSERT INTO pgboss.job (name, data, policy) SELECT 'settle', @WIRE@, 'standard' FROM t

@@ -1,0 +1,1 @@
+../river/enqueue.sql

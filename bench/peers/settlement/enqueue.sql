@@ -1,0 +1,1 @@
+SELECT count(*) FROM t	-- the trigger has done it
