@@ -37,7 +37,7 @@ INSERT INTO decided VALUES
         _attached_id,_audit,_base_type,_check_mapping,_check_no_column_twice,_check_table,
         _clock_latest,_column_misfit,_current_directory,_current_timeline,_defer,
         _describe_failure,_disallow_partitions,_dlq_matching,_doctor_table,
-        _duration_buckets,_enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
+        _enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
         _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
         _identity_problem,_is_preloaded,_key_columns,_library_version,_lock_dead,_log_act,
         _look_up_first,_may_be_forgotten,_moment,_next_epoch,_notify_launcher,
@@ -46,7 +46,7 @@ INSERT INTO decided VALUES
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
         _requeue,_require_filter,_require_reason,_revive,_roles,_setting,_span,
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
-        _which_attached,_writer,_dlq_next,_idempotency_key,_policies_work,_policy_breaker,_policy_due,
+        _which_attached,_writer,_stats_reset,_metric_gauges,_oldest_pending,_histograms,_label,_metric_counters,_dlq_next,_idempotency_key,_policies_work,_policy_breaker,_policy_due,
         _policy_work,_redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
         _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict}');
 
