@@ -117,12 +117,12 @@ SELECT throws_ok($$ SELECT settlement.redrive_cancel(-1, 'none') $$, '42704', NU
 DELETE FROM settlement.dlq;
 
 -- what dies again is not taken again
-SELECT count(pg_temp.dead('y' || i)) FROM generate_series(1, 2) i;
-SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', per_second => 1, dry_run => false, reason => 'x');
-SELECT is(pg_temp.steps(1), 'running 1 0', 'a redrive');
+SELECT count(pg_temp.dead('y' || i)) FROM generate_series(1, 3) i;
+SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', per_second => 2, dry_run => false, reason => 'x');
+SELECT is(pg_temp.steps(1), 'running 2 0', 'a redrive');
 DELETE FROM settlement.queue WHERE trade_id = 'y1';
 SELECT pg_temp.dead('y1') IS NOT NULL;
-SELECT is(pg_temp.steps(4), 'done 2 0', 'takes what dies again only once');
+SELECT is(pg_temp.steps(4), 'done 3 0', 'takes what dies again only once');
 SELECT is((SELECT string_agg(trade_id, ' ') FROM settlement.dlq), 'y1', '... which stays dead');
 DELETE FROM settlement.dlq;
 
