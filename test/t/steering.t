@@ -149,20 +149,6 @@ scenario reload_of_the_worker_count => sub {
 	}
 };
 
-# The replies that a client gets which a reload has made anew wake its worker, too.
-scenario replies_after_a_reload => sub {
-	$s->set(workers => 1, concurrency => 1, poll_interval => '60s', request_timeout => '60s');
-	$s->wait_for_workers(1);
-	for my $n (61, 62)
-	{
-		$s->set(request_timeout => "${n}s");
-		$s->trades("reloaded-$n", 10);
-		$s->settled_is("reloaded-$n", 10);
-	}
-	$s->reset('workers', 'concurrency', 'poll_interval', 'request_timeout');
-	$s->wait_for_workers(2);
-};
-
 scenario rate_limit => sub {
 	$s->set(rate_limit => 20);
 	my $start = Time::HiRes::time;
