@@ -1,7 +1,7 @@
 -- What redrive policies take, and what not.  The steps are taken by hand.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(44);
+SELECT plan(48);
 
 CREATE SCHEMA shop;
 CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
@@ -101,6 +101,19 @@ SELECT is(pg_temp.taken(), 'there', 'one without a row does not stop the others'
 SELECT results_eq($$ SELECT times, not_before > clock_timestamp(), note FROM settlement.policy_tries WHERE trade_id = 'gone' $$,
     $$ VALUES (0, true, 'trade row no longer exists') $$, '... waits, and says why');
 SELECT lives_ok($$ SELECT settlement.redrive_policy_drop('p', 'x') $$, 'it is dropped');
+
+-- one that cannot be followed does not stop the others
+SELECT pg_temp.dead('fine') IS NOT NULL;
+SELECT lives_ok($$ SELECT settlement.redrive_policy_set('bad', 'x', class => 'rejected'),
+                          settlement.redrive_policy_set('good', 'x', class => 'rejected') $$, 'two policies');
+UPDATE settlement.policies SET filter = filter || '{"relation": "pg_class"}' WHERE name = 'bad';
+SELECT is(pg_temp.taken(), 'fine', 'one that fails does not stop the other');
+SELECT pg_temp.dead('fine') IS NOT NULL;
+UPDATE settlement.policies SET at_most = 1;
+SELECT settlement._steer() IS NOT NULL;
+SELECT results_eq($$ SELECT note, not_before > clock_timestamp() FROM settlement.policies WHERE name = 'bad' $$,
+    $$ VALUES ('table pg_class is not attached', true) $$, '... it says why, and waits');
+SELECT lives_ok($$ SELECT settlement.redrive_policy_drop(name, 'x') FROM settlement.policies $$, 'they are dropped');
 
 -- many: bounded steps, round and round
 DELETE FROM settlement.dlq;

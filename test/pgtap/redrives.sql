@@ -1,7 +1,7 @@
 -- Redrives that the workers do: what each step does.  The steps are taken by hand.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(54);
+SELECT plan(56);
 
 CREATE SCHEMA shop;
 CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
@@ -132,6 +132,14 @@ DELETE FROM shop.trades WHERE trade_id = 'z2';
 SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', per_second => 100, dry_run => false, reason => 'x');
 SELECT is(pg_temp.steps(2), 'done 3 1', 'one without a row is skipped');
 SELECT is((SELECT note FROM settlement.redrive_progress LIMIT 1), 'trade row no longer exists', '... and that is said');
+DELETE FROM settlement.dlq;
+
+-- one that cannot go on is stopped, and says why
+SELECT pg_temp.dead('w') IS NOT NULL;
+SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', per_second => 100, dry_run => false, reason => 'x');
+UPDATE settlement.redrives SET filter = filter || '{"relation": "pg_class"}' WHERE finished_at IS NULL;
+SELECT is(pg_temp.steps(1), 'stopped 0 0', 'one that cannot go on is stopped');
+SELECT is((SELECT note FROM settlement.redrive_progress LIMIT 1), 'table pg_class is not attached', '... and says why');
 DELETE FROM settlement.dlq;
 
 -- what may have been paid keeps its key, and is taken by who may only
