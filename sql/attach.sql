@@ -632,7 +632,9 @@ BEGIN
         EXECUTE format('SELECT count(*) FROM (%s) p', query) INTO n;
         RETURN n;
     END IF;
+    PERFORM settlement._progress_begin('enqueue_pending', relation::text, max);
     EXECUTE format('SELECT count(*) FILTER (WHERE settlement._enqueue_row(p.leaf, p.tid)) FROM (%s OFFSET 0) p', query) INTO n;
+    PERFORM settlement._progress_end();
     PERFORM settlement._audit('enqueue_pending', a.attached_id, NULL,
         jsonb_build_object('since', since, 'max', max), n, NULL);
     RETURN n;

@@ -300,26 +300,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement.dlq_export(text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, text) IS 'Dead letters that a filter names, FAILED and UNKNOWN, as jsonb, with their idempotency keys: COPY (SELECT settlement.dlq_export()) TO ... writes one line each.  Changes nothing.';
 
--- ---------------------------------------------------------------- summary
-
-CREATE VIEW settlement.dlq_summary AS
-SELECT d.status, d.class, d.code, d.http_status, d.symbol, count(*) AS trades,
-       sum(d.quote_amount) AS quote_value, min(d.died_at) AS first_died_at,
-       max(d.died_at) AS last_died_at, bool_and(d.safe_to_discard) AS safe_to_discard
-FROM settlement.dlq d
-GROUP BY d.status, d.class, d.code, d.http_status, d.symbol
-ORDER BY trades DESC, last_died_at DESC;
-COMMENT ON VIEW settlement.dlq_summary IS 'Dead letters by what they died of and by symbol.  safe_to_discard: of all of them the wallet certainly did not move the money.';
-
 -- ---------------------------------------------------------------- unknown
 
--- From partial indexes that hold these rows alone, whatever else is dead or waits.
--- The queue has none (nothing on the hot path needs one): what was sent before
--- is at its tail, where a retry or a redrive has put it.
+-- Dead letters are summed already (tally.sql); deferred has an index that holds
+-- these rows alone.  The queue has none (nothing on the hot path needs one): what
+-- was sent before is at its tail, where a retry or a redrive has put it.
 CREATE VIEW settlement.unknown AS
 WITH u AS (
-    SELECT 'dlq' AS place, d.symbol, count(*) AS trades, sum(d.quote_amount) AS value, min(d.enqueued_at) AS oldest
-    FROM settlement.dlq d WHERE d.status = 'UNKNOWN' GROUP BY d.symbol
+    SELECT 'dlq' AS place, s.symbol, sum(s.trades) AS trades, sum(s.quote_value) AS value,
+           (SELECT d.enqueued_at FROM settlement.dlq d WHERE d.status = 'UNKNOWN' AND d.symbol = s.symbol
+            ORDER BY d.enqueued_at LIMIT 1) AS oldest
+    FROM settlement.dlq_summary s WHERE s.status = 'UNKNOWN' GROUP BY s.symbol
     UNION ALL
     SELECT CASE d.reason WHEN 'needs_lookup' THEN 'needs_lookup' ELSE 'deferred' END,
            d.symbol, count(*), sum(d.quote_amount), min(d.enqueued_at)

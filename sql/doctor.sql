@@ -3,7 +3,8 @@
 -- ok: looked at and well.  warn: works, but a person should know.  fail: trades
 -- are not settled, or need a person.  The parts run as the owner and read
 -- catalogs and our own tables only; with deep, trade rows are read too, with
--- the caller's rights.
+-- the caller's rights.  The wallet is really asked, before anything is read, so
+-- that no lock on our tables is held meanwhile, and for three seconds at most.
 
 CREATE FUNCTION settlement._doctor_server()
 RETURNS TABLE (component text, status text, detail text, hint text)
@@ -41,6 +42,10 @@ BEGIN
     LOOP
         RETURN QUERY SELECT 'server', r.status, format('%s is %s: %s', r.name, r.bad, r.why),
                             format('ALTER SYSTEM SET %s = on, then reload the server.', r.name);
+    END LOOP;
+    FOR r IN SELECT x.* FROM settlement._storage() x WHERE x.status <> 'ok' AND x.what IN ('table', 'snapshot') LOOP
+        RETURN QUERY SELECT CASE r.what WHEN 'table' THEN 'autovacuum' ELSE 'snapshot' END, r.status,
+            format('%s: %s%s', r.object, r.detail, coalesce('; dead rows: ' || r.dead_rows, '')), r.hint;
     END LOOP;
     FOR r IN SELECT coalesce('role ' || o.rolname, '') || CASE WHEN x.setrole <> 0 AND x.setdatabase <> 0 THEN ' in ' ELSE '' END
                     || coalesce('database ' || d.datname, '') AS whom, c AS setting
@@ -87,10 +92,17 @@ BEGIN
             format('this session has its own value (from: %s); the workers may have another', r.source),
             'Set it for the database or in postgresql.conf.';
     END LOOP;
+    FOR r IN SELECT * FROM settlement._wallet_files() LOOP
+        RETURN QUERY SELECT 'files',
+            CASE WHEN r.problem IS NULL THEN 'ok' WHEN r.problem LIKE 'others%' THEN 'warn' ELSE 'fail' END,
+            format('the file that %s names %s', r.setting, CASE WHEN r.problem IS NULL THEN 'can be read' ELSE 'cannot be used as it is: ' || r.problem END),
+            CASE WHEN r.problem LIKE 'others%' THEN 'chmod 600; it belongs to the user that the server runs as.'
+                 WHEN r.problem IS NOT NULL THEN 'Put it there for the user that the server runs as, and reload the server.' END;
+    END LOOP;
     IF settlement._setting('wallet_lookup') = 'off' THEN
         RETURN QUERY SELECT 'wallet_lookup', 'warn',
             'settlement.wallet_lookup is off: an unknown trade past settlement.idempotency_window has to be resolved by hand',
-            NULL;
+            'Turn it on as soon as the wallet has a look-up; until then, settlement.resolve() from its books.';
     END IF;
     IF settlement._setting('batch_size')::int > settlement._setting('concurrency')::int THEN
         RETURN QUERY SELECT 'batch_size', 'warn',
@@ -117,13 +129,54 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._doctor_wallet() IS 'Internal: findings on the wallet''s settings.';
 
+-- What the wallet said when it was asked just now.
+CREATE FUNCTION settlement._doctor_probe(verdict text, http_status integer, message text, duration_s double precision,
+    wallet_clock timestamptz, asked_at timestamptz, certificate_until timestamptz)
+RETURNS TABLE (component text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    said CONSTANT text := settlement._describe_failure(verdict, NULL, http_status, message);
+    skew CONSTANT interval := wallet_clock - asked_at;
+BEGIN
+    RETURN QUERY SELECT 'wallet', CASE
+            WHEN verdict = 'ok' THEN CASE WHEN duration_s < 1 THEN 'ok' ELSE 'warn' END
+            WHEN verdict = 'not tried' OR http_status IS NULL OR verdict IN ('wallet_auth', 'wallet_redirect') THEN 'fail'
+            WHEN settlement._setting('wallet_lookup') = 'off' AND http_status < 500 THEN 'ok'
+            ELSE 'warn' END,
+        CASE WHEN verdict = 'ok' AND duration_s < 1 THEN format('asked just now, it answered within %s ms', round((duration_s * 1000)::numeric, 1))
+             WHEN verdict = 'ok' THEN format('asked just now, it needed %s s to answer', round(duration_s::numeric, 1))
+             WHEN verdict = 'not tried' THEN 'it cannot be asked: ' || message
+             WHEN http_status IS NULL THEN 'asked just now, it did not answer: ' || said
+             WHEN settlement._setting('wallet_lookup') = 'off' AND http_status < 500 AND verdict NOT IN ('wallet_auth', 'wallet_redirect')
+             THEN format('asked just now, it answered with HTTP %s (it has no look-up)', http_status)
+             ELSE 'asked just now for a key that nobody has, it answered: ' || said END,
+        CASE WHEN verdict = 'ok' AND duration_s < 1 THEN NULL
+             WHEN verdict = 'ok' THEN 'See what slows it; settlement.status shows the last minute''s p50 and p99.'
+             WHEN verdict = 'not tried' THEN 'The rows wallet_url and files say which setting.'
+             WHEN settlement._setting('wallet_lookup') = 'off' AND http_status < 500 AND verdict NOT IN ('wallet_auth', 'wallet_redirect') THEN NULL
+             ELSE settlement._fault_hint(verdict)
+                 || CASE WHEN http_status = 404 THEN '  If it has no look-up: settlement.wallet_lookup = off.' ELSE '' END END;
+    -- A Date header is cut to the second.
+    RETURN QUERY SELECT 'clock', CASE WHEN skew < interval '-6 seconds' OR skew > interval '5 seconds' THEN 'warn' ELSE 'ok' END,
+        CASE WHEN skew < interval '-6 seconds' OR skew > interval '5 seconds'
+             THEN format('the wallet''s clock is %s %s ours', settlement._span(skew), CASE WHEN skew > interval '0' THEN 'ahead of' ELSE 'behind' END)
+             ELSE 'the wallet''s clock and ours agree' END,
+        CASE WHEN skew < interval '-6 seconds' OR skew > interval '5 seconds'
+             THEN 'Let both follow a time server (chronyc tracking); keep settlement.idempotency_window shorter than the wallet''s by the difference.' END
+    WHERE skew IS NOT NULL;
+    RETURN QUERY SELECT 'tls', CASE WHEN certificate_until < clock_timestamp() + interval '14 days' THEN 'warn' ELSE 'ok' END,
+        'the wallet''s certificate ends at ' || settlement._moment(certificate_until),
+        CASE WHEN certificate_until < clock_timestamp() + interval '14 days' THEN 'Have the wallet''s people renew it: afterwards nothing is sent.' END
+    WHERE certificate_until IS NOT NULL;
+END $$;
+COMMENT ON FUNCTION settlement._doctor_probe(text, integer, text, double precision, timestamptz, timestamptz, timestamptz) IS 'Internal: findings on the wallet''s answer, its clock and its certificate.';
+
 CREATE FUNCTION settlement._doctor_workers()
 RETURNS TABLE (component text, status text, detail text, hint text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     s record;
     w record;
-    obstacles text[];
 BEGIN
     SELECT * INTO s FROM settlement._database_state();
     IF s.send_state IS NULL THEN
@@ -146,6 +199,11 @@ BEGIN
                    current_setting('max_worker_processes')),
             format('Raise it by at least %s (settlement.max_workers and two more) and restart the server.',
                    settlement._setting('max_workers')::int + 2);
+    ELSIF current_setting('max_worker_processes')::integer < settlement._setting('max_workers')::integer + 2 THEN
+        RETURN QUERY SELECT 'max_worker_processes', 'warn',
+            format('max_worker_processes is %s: too few for settlement.max_workers = %s, its launcher and a probe',
+                   current_setting('max_worker_processes'), settlement._setting('max_workers')),
+            'Raise it, leaving room for parallel queries and logical replication, and restart the server.';
     END IF;
     FOR w IN SELECT * FROM settlement._workers() x
              WHERE x.state = 'orphaned' OR x.heartbeat < clock_timestamp() - interval '30 seconds'
@@ -153,18 +211,15 @@ BEGIN
         RETURN QUERY SELECT 'workers', 'warn',
             format('worker %s %s', w.slot, CASE w.state WHEN 'orphaned' THEN 'is gone and its trades are not taken over yet'
                 ELSE format('(process %s) has shown no sign of life since %s', w.pid, settlement._moment(w.heartbeat)) END),
-            CASE WHEN w.state <> 'orphaned' THEN format('SELECT settlement.restart_worker(%s); if that does not help, end the process.', w.slot) END;
+            CASE WHEN w.state = 'orphaned' THEN 'Another worker takes them over by itself; if none does, see the row "launcher" and the server log.'
+                 ELSE format('SELECT settlement.restart_worker(%s); if that does not help, end the process.', w.slot) END;
     END LOOP;
 
-    obstacles := ARRAY(SELECT o FROM settlement._obstacles(NULL) o);
-    IF cardinality(obstacles) = 0 THEN
+    RETURN QUERY SELECT 'sending', CASE WHEN o.kind IN ('paused', 'rate limited', 'slow', 'recovery', 'starting', 'disabled')
+                                        OR o.kind = 'breaker' AND s.breaker_manual THEN 'warn' ELSE 'fail' END,
+                        rtrim(o.sentence, '.'), o.hint FROM settlement._obstacles(NULL) o;
+    IF NOT FOUND THEN
         RETURN QUERY SELECT 'sending', 'ok', 'nothing stands between a trade and the wallet', NULL;
-    ELSE
-        RETURN QUERY SELECT 'sending',
-            CASE WHEN s.send_state IN ('ok', 'starting', 'disabled') AND s.workers > 0 THEN 'warn' ELSE 'fail' END,
-            rtrim(o, '.'), CASE WHEN o LIKE 'Nothing is sent: this database%'
-                                THEN coalesce(settlement._identity_hint(), 'SELECT settlement.adopt(''why this is the one'');') END
-        FROM unnest(obstacles) o;
     END IF;
     RETURN QUERY SELECT 'pauses', 'warn', format('%s is paused by %s since %s: %s',
             p.symbol, p.by, settlement._moment(p.at), p.reason), format('SELECT settlement.resume(%L);', p.symbol)
@@ -203,8 +258,25 @@ BEGIN
             format('%s of the workers wait for a synchronous standby to confirm a commit', n),
             'pg_stat_replication shows the standbys; one that synchronous_standby_names lists must be streaming.';
     END IF;
+    -- A reply is at most wal_receiver_status_interval old.
+    RETURN QUERY SELECT 'clock', 'warn',
+        format('the clock of standby %s is %s', coalesce(nullif(r.application_name, ''), r.pid::text),
+               CASE WHEN r.reply_time > clock_timestamp() THEN settlement._span(r.reply_time - clock_timestamp()) || ' ahead of ours'
+                    ELSE 'behind ours, or it has not replied for ' || settlement._span(clock_timestamp() - r.reply_time) END),
+        'Let both follow a time server: after a failover, retries, pauses and settlement.idempotency_window go by its clock.'
+    FROM pg_stat_replication r
+    WHERE r.state = 'streaming' AND (r.reply_time > clock_timestamp() + interval '2 seconds' OR r.reply_time < clock_timestamp() - interval '1 minute');
+    RETURN QUERY SELECT 'clock', 'warn',
+        format('the clock was set back by %s since the server started', settlement._span(settlement._clock_latest() - clock_timestamp())),
+        'Trades first sent before then count as older than they are; see "The clock" in docs/operations.md.'
+    WHERE settlement._clock_latest() > clock_timestamp() + interval '2 seconds';
+    RETURN QUERY SELECT 'replication', 'warn',
+        format('replication slot "%s" is not in use and keeps %s of WAL', r.slot_name, pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn))),
+        'Bring its standby back, or pg_drop_replication_slot() it before the disk is full; max_slot_wal_keep_size bounds it.'
+    FROM pg_replication_slots r
+    WHERE NOT pg_is_in_recovery() AND NOT r.active AND pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn) > 1073741824;
 END $$;
-COMMENT ON FUNCTION settlement._doctor_standby() IS 'Internal: findings on synchronous standbys.';
+COMMENT ON FUNCTION settlement._doctor_standby() IS 'Internal: findings on standbys, their slots and the clocks.';
 
 -- One attached table: problems only.
 CREATE FUNCTION settlement._doctor_table(a settlement.attached)
@@ -345,8 +417,19 @@ DECLARE
     r record;
 BEGIN
     SELECT * INTO z FROM settlement._sizes();
-    RETURN QUERY SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END, 'dead letters: ' || z.dlq,
-        CASE WHEN z.dlq > 0 THEN 'See settlement.dlq_summary; settlement.redrive_where() and settlement.resolve() act on them.' END;
+    RETURN QUERY
+    WITH c AS (SELECT x.class, sum(x.trades) AS trades FROM settlement.dlq_summary x GROUP BY x.class ORDER BY 2 DESC, 1),
+         d AS (SELECT string_agg(format('%s %s', y.trades, y.class), ', ' ORDER BY y.trades DESC, y.class) AS classes
+               FROM (SELECT * FROM c LIMIT 6) y)
+    SELECT 'dlq', CASE WHEN z.dlq > 0 THEN 'warn' ELSE 'ok' END,
+        'dead letters: ' || z.dlq || coalesce(' (' || d.classes || CASE WHEN (SELECT count(*) FROM c) > 6 THEN ', ...' ELSE '' END || ')', ''),
+        CASE WHEN z.dlq > 0 THEN format('settlement.dlq_summary has more; when a cause is mended: SELECT * FROM settlement.redrive_where(class => %L);',
+                                        (SELECT c.class FROM c LIMIT 1)) END
+    FROM d;
+    IF (z.dlq > 0) <> EXISTS (SELECT FROM settlement.dlq x WHERE x.id >= 0) THEN
+        RETURN QUERY SELECT 'dlq', 'warn', 'the tally of the dead letters is wrong: rows were restored or changed without their triggers',
+                            'SELECT settlement.rescan();';
+    END IF;
     -- What is sent again by itself is none of a person's business for ten minutes.
     RETURN QUERY
     WITH u AS (SELECT coalesce(sum(x.trades), 0) AS trades, coalesce(sum(x.trades) FILTER (WHERE x.place = 'dlq'), 0) AS dead,
@@ -366,7 +449,7 @@ BEGIN
         format('outcomes not written to their trade rows yet: %s, of them failed before: %s', z.unapplied, z.unapplied_failing)
             || coalesce((SELECT format(' (for example: %s)', u.last_failure) FROM settlement.unapplied u
                          WHERE u.failures > 0 ORDER BY u.id LIMIT 1), ''),
-        CASE WHEN z.unapplied_failing > 0 THEN 'settlement.unapplied has the reasons; nothing is sent again for them.' END;
+        CASE WHEN z.unapplied_failing > 0 THEN 'Remove what keeps the trade rows from being written (settlement.unapplied has the reasons); they are tried again by themselves, and nothing is sent again.' END;
 
     IF z.needs_lookup > 0 THEN
         SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'needs_lookup' AND d.retry_at = 'infinity';
@@ -385,7 +468,8 @@ BEGIN
         RETURN QUERY SELECT 'deferred', 'warn', format('trades are due since %s and not moved on', settlement._moment(at)),
                             'See the row "sending"; SELECT settlement.rescan() looks at everything again.';
     END IF;
-    SELECT clock_timestamp() - s.oldest INTO at FROM settlement.status s;
+    SELECT q.enqueued_at INTO at FROM settlement.queue q
+    WHERE q.id > coalesce((SELECT s.frontier FROM settlement._database_state() s), 0) ORDER BY q.id LIMIT 1;
     RETURN QUERY SELECT 'queue', CASE WHEN at < clock_timestamp() - interval '10 minutes' THEN 'fail'
                                       WHEN at < clock_timestamp() - interval '1 minute' THEN 'warn' ELSE 'ok' END,
         coalesce('the next ready trade has waited since ' || settlement._moment(at), 'no trade waits'),
@@ -400,13 +484,6 @@ BEGIN
     LOOP
         RETURN QUERY SELECT 'transactions', 'warn', format('transaction "%s" is prepared since %s: its trades wait for it, and nothing since then can be vacuumed',
             r.gid, settlement._moment(r.prepared)), 'COMMIT PREPARED or ROLLBACK PREPARED it.';
-    END LOOP;
-    FOR r IN SELECT x.pid, x.xact_start FROM pg_stat_activity x
-             WHERE x.backend_xmin IS NOT NULL AND x.xact_start < clock_timestamp() - interval '10 minutes'
-             ORDER BY x.xact_start LIMIT 1
-    LOOP
-        RETURN QUERY SELECT 'transactions', 'warn', format('process %s has a transaction open since %s: dead rows of the queue cannot be vacuumed',
-            r.pid, settlement._moment(r.xact_start)), 'End it, or set idle_in_transaction_session_timeout.';
     END LOOP;
 END $$;
 COMMENT ON FUNCTION settlement._doctor_trades() IS 'Internal: findings on the trades.';
@@ -458,12 +535,24 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._doctor_deep() IS 'Internal: findings on trade rows.';
 
-CREATE FUNCTION settlement.doctor(deep boolean DEFAULT false)
+CREATE FUNCTION settlement.doctor(deep boolean DEFAULT false, probe boolean DEFAULT true)
 RETURNS TABLE (component text, status text, detail text, hint text)
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- A copy asks nobody: the wallet is its original's.
+    asked CONSTANT boolean := probe AND settlement._setting('wallet_url') <> ''
+        AND coalesce((SELECT s.send_state FROM settlement._database_state() s), 'ok') NOT IN ('fenced', 'stale epoch');
+    p record;
 BEGIN
+    IF asked THEN
+        SELECT * INTO p FROM settlement._probe_wallet();
+    END IF;
     RETURN QUERY SELECT * FROM settlement._doctor_server();
     RETURN QUERY SELECT * FROM settlement._doctor_wallet();
+    IF asked THEN
+        RETURN QUERY SELECT * FROM settlement._doctor_probe(p.verdict, p.http_status, p.message, p.duration_s,
+                                                            p.wallet_clock, p.asked_at, p.certificate_until);
+    END IF;
     RETURN QUERY SELECT * FROM settlement._doctor_workers();
     RETURN QUERY SELECT * FROM settlement._doctor_standby();
     RETURN QUERY SELECT * FROM settlement._doctor_tables();
@@ -472,4 +561,4 @@ BEGIN
         RETURN QUERY SELECT * FROM settlement._doctor_deep();
     END IF;
 END $$;
-COMMENT ON FUNCTION settlement.doctor(boolean) IS 'What is wrong and what to do about it: ok, warn or fail per component.  deep also looks for PENDING rows that are queued nowhere; it reads the trade tables, with the caller''s privileges.';
+COMMENT ON FUNCTION settlement.doctor(boolean, boolean) IS 'What is wrong and what to do about it: ok, warn or fail per component.  probe: ask the wallet, from this session, for a key that nobody has; three seconds at most; not from a database that must not send.  deep also looks for PENDING rows that are queued nowhere; it reads the trade tables, with the caller''s privileges.';

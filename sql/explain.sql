@@ -25,8 +25,104 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION settlement._moment(timestamptz) IS 'Internal: a time for people.';
 
--- What stands between a ready trade and the wallet; nothing when all is well.
-CREATE FUNCTION settlement._obstacles(symbol text) RETURNS SETOF text
+CREATE FUNCTION settlement._describe_failure(class text, code text, http_status integer, message text)
+RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws(', ', class, code, 'HTTP ' || http_status) || coalesce(': ' || message, '')
+$$;
+COMMENT ON FUNCTION settlement._describe_failure(text, text, integer, text) IS 'Internal: a failure in one line.';
+
+-- What helps against a failure of the wallet, by its class (docs/reliability.md).
+CREATE FUNCTION settlement._fault_hint(class text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE class
+        WHEN 'wallet_auth' THEN 'Put credentials that the wallet accepts into the file that settlement.wallet_auth_file names (or its client certificate), and reload the server.'
+        WHEN 'network' THEN 'See that the wallet runs, and that this host reaches it at settlement.wallet_url.'
+        WHEN 'network_timeout' THEN 'See why the wallet does not answer within settlement.request_timeout; raise that only if it needs longer by nature.'
+        WHEN 'wallet_path' THEN 'See whether settlement.wallet_url leads to the wallet: something answers that does not know the path.'
+        WHEN 'wallet_redirect' THEN 'Set settlement.wallet_url to where the wallet is: redirects are not followed.'
+        WHEN 'wallet_reply' THEN 'See what answers at settlement.wallet_url: it is not what docs/wallet-contract.md describes.'
+        WHEN 'rate_limited' THEN 'Set settlement.rate_limit to what the wallet grants, or settlement.adaptive_concurrency = on.'
+        ELSE 'See what is wrong at the wallet: settlement.attempts has its answers.' END
+$$;
+COMMENT ON FUNCTION settlement._fault_hint(text) IS 'Internal: what to do about a failure of the wallet.';
+
+-- Why this database sends nothing at all, and what helps.
+CREATE FUNCTION settlement._send_state_words(send_state text, OUT sentence text, OUT hint text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    sentence := CASE send_state
+        WHEN 'starting' THEN 'The workers are starting.'
+        WHEN 'disabled' THEN 'Nothing is sent: settlement.enabled is off.'
+        WHEN 'no wallet_url' THEN 'Nothing is sent: settlement.wallet_url is not set.'
+        WHEN 'bad configuration' THEN 'Nothing is sent: a setting of the wallet cannot be used; the server log says which.'
+        WHEN 'version mismatch' THEN 'Nothing is sent: the library and the SQL objects of the extension have different versions.'
+        WHEN 'fenced' THEN format('Nothing is sent: this database is not known to be the one that may send%s; if it is, settlement.adopt(reason) says so.',
+            coalesce(' (' || settlement._identity_problem() || ')', ''))
+        WHEN 'stale epoch' THEN 'Nothing is sent: the wallet has been told of a newer primary than this one.'
+        WHEN 'standby' THEN 'Nothing is sent from a standby.'
+        ELSE 'Nothing is sent: ' || send_state || '.' END;
+    hint := CASE send_state
+        WHEN 'starting' THEN 'Wait some seconds; the server log says what keeps them.'
+        WHEN 'disabled' THEN 'ALTER SYSTEM SET settlement.enabled = on, then reload the server.'
+        WHEN 'no wallet_url' THEN format('ALTER DATABASE %I SET settlement.wallet_url = ''https://...'';', current_database())
+        WHEN 'bad configuration' THEN 'The rows wallet, files and wallet_url of settlement.doctor() say more.'
+        WHEN 'version mismatch' THEN 'ALTER EXTENSION settlement UPDATE, or restart the server if the library on disk is newer.'
+        WHEN 'fenced' THEN coalesce(settlement._identity_hint(), 'SELECT settlement.adopt(''why this is the one'');')
+        WHEN 'stale epoch' THEN 'Find the other primary; SELECT settlement.adopt(''why'') only if this is the right one.'
+        WHEN 'standby' THEN 'Look at the primary; after a promotion this server sends by itself.' END;
+END $$;
+COMMENT ON FUNCTION settlement._send_state_words(text) IS 'Internal: why a database sends nothing.';
+
+-- Breaker, limiter and the wallet's pace.
+CREATE FUNCTION settlement._wallet_obstacles(OUT kind text, OUT sentence text, OUT hint text) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s record;
+    r record;
+    last_failure text;
+BEGIN
+    SELECT * INTO s FROM settlement._database_state();
+    SELECT * INTO r FROM settlement._recent();
+    last_failure := settlement._describe_failure(s.failed_class, NULL, s.failed_status, nullif(s.failed_message, ''));
+    IF s.breaker_manual THEN
+        kind := 'breaker';
+        sentence := format('The circuit breaker was opened by hand at %s.', settlement._moment(s.breaker_changed_at));
+        hint := 'SELECT settlement.breaker_close();';
+        RETURN NEXT;
+    ELSIF s.breaker <> 'closed' THEN
+        kind := 'breaker';
+        sentence := format('The circuit breaker is %s because the wallet fails since %s%s%s.', s.breaker,
+            settlement._moment(coalesce(s.failing_since, s.breaker_changed_at)), coalesce(': ' || nullif(last_failure, ''), ''),
+            coalesce('; the next probe may leave at ' || settlement._moment(s.breaker_open_until), ''));
+        hint := settlement._fault_hint(s.failed_class) || '  Trades wait meanwhile, uncharged, and go on by themselves.';
+        RETURN NEXT;
+    END IF;
+    IF s.limited_until IS NOT NULL THEN
+        kind := 'rate limited';
+        sentence := format('The wallet wants fewer requests: none is sent before %s%s.', settlement._moment(s.limited_until),
+                           coalesce('; it last said ' || nullif(last_failure, ''), ''));
+        hint := settlement._fault_hint('rate_limited') || '  Trades go on by themselves.';
+        RETURN NEXT;
+    ELSIF s.throttled THEN
+        kind := 'rate limited';
+        sentence := format('settlement.rate_limit is reached: %s requests a second.', settlement._setting('rate_limit'));
+        hint := 'Raise settlement.rate_limit and reload the server, if the wallet takes more; trades go on by themselves.';
+        RETURN NEXT;
+    END IF;
+    IF settlement._is_slow(r.answered, r.request_p50) THEN
+        kind := 'slow';
+        sentence := format('The wallet is slow: half of its %s answers of the last minute took %s s or more, one in a hundred %s s.',
+            r.answered, round(r.request_p50::numeric, 1), round(r.request_p99::numeric, 1));
+        hint := 'More requests at a time (settlement.concurrency, settlement.workers) help only if the wallet can take them; see what slows it.';
+        RETURN NEXT;
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._wallet_obstacles() IS 'Internal: what the wallet, or its protection, does to the pace.';
+
+-- What stands between a ready trade and the wallet, most general first; nothing
+-- when all is well.  symbol NULL: what concerns every trade.
+CREATE FUNCTION settlement._obstacles(symbol text, OUT kind text, OUT sentence text, OUT hint text) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     s record;
@@ -34,63 +130,100 @@ DECLARE
 BEGIN
     SELECT * INTO s FROM settlement._database_state();
     IF s.send_state IS NULL THEN
-        RETURN NEXT 'Nothing is sent: settlement is not in shared_preload_libraries.';
+        RETURN QUERY SELECT 'library', 'Nothing is sent: settlement is not in shared_preload_libraries.',
+                            'Set shared_preload_libraries = ''settlement'' and restart the server.';
         RETURN;
     END IF;
+    IF s.send_state NOT IN ('ok', 'starting') THEN
+        RETURN QUERY SELECT s.send_state, w.* FROM settlement._send_state_words(s.send_state) w;
+    END IF;
     IF s.workers = 0 THEN
-        RETURN NEXT format('No worker runs for this database (%s wanted)%s.', s.workers_wanted,
-                           CASE WHEN s.holds > 0 THEN ': DDL on the database or the extension holds them back' ELSE '' END);
-    ELSIF s.send_state <> 'ok' THEN
-        RETURN NEXT CASE s.send_state
-            WHEN 'starting' THEN 'The workers are starting.'
-            WHEN 'disabled' THEN 'Nothing is sent: settlement.enabled is off.'
-            WHEN 'no wallet_url' THEN 'Nothing is sent: settlement.wallet_url is not set.'
-            WHEN 'bad configuration' THEN 'Nothing is sent: a setting of the wallet cannot be used; the server log says which.'
-            WHEN 'version mismatch' THEN 'Nothing is sent: the library and the SQL objects of the extension have different versions.'
-            WHEN 'fenced' THEN format('Nothing is sent: this database is not known to be the one that may send%s; if it is, settlement.adopt(reason) says so.',
-                coalesce(' (' || settlement._identity_problem() || ')', ''))
-            WHEN 'stale epoch' THEN 'Nothing is sent: the wallet has been told of a newer primary than this one.'
-            WHEN 'standby' THEN 'Nothing is sent from a standby.'
-            ELSE 'Nothing is sent: ' || s.send_state || '.' END;
+        RETURN QUERY SELECT 'no workers', format('No worker runs for this database (%s wanted)%s.', s.workers_wanted,
+                CASE WHEN s.holds > 0 THEN ': DDL on the database or the extension holds them back' ELSE '' END),
+            CASE WHEN s.holds > 0 THEN 'End the transaction with that DDL.'
+                 WHEN s.workers_wanted = 0 THEN 'See settlement.workers and settlement.databases, also of this database (ALTER DATABASE).'
+                 WHEN s.register_failures > 0 THEN 'Raise max_worker_processes and restart the server.'
+                 ELSE 'They start by themselves; the server log says what keeps them.' END;
+    ELSIF s.send_state = 'starting' THEN
+        RETURN QUERY SELECT s.send_state, w.* FROM settlement._send_state_words(s.send_state) w;
     END IF;
     FOR p IN SELECT * FROM settlement.pauses u
              WHERE u.symbol IN ('*', _obstacles.symbol) AND (u.until IS NULL OR u.until > clock_timestamp())
              ORDER BY u.symbol
     LOOP
-        RETURN NEXT format('%s paused by %s since %s, %s: %s.  settlement.resume(%s) ends it.',
-            CASE p.symbol WHEN '*' THEN 'Everything is' ELSE 'The symbol ' || p.symbol || ' is' END,
-            p."by", settlement._moment(p.at),
-            coalesce('until ' || settlement._moment(p.until), 'without an end'), p.reason,
-            CASE p.symbol WHEN '*' THEN '' ELSE quote_literal(p.symbol) END);
+        RETURN QUERY SELECT 'paused', format('%s paused by %s since %s, %s: %s.',
+                CASE p.symbol WHEN '*' THEN 'Everything is' ELSE 'The symbol ' || p.symbol || ' is' END,
+                p."by", settlement._moment(p.at),
+                coalesce('until ' || settlement._moment(p.until), 'without an end'), p.reason),
+            format('SELECT settlement.resume(%s);', CASE p.symbol WHEN '*' THEN '' ELSE quote_literal(p.symbol) END);
     END LOOP;
-    IF s.breaker_manual THEN
-        RETURN NEXT format('The circuit breaker was opened by hand at %s: settlement.breaker_close() closes it.',
-                           settlement._moment(s.breaker_changed_at));
-    ELSIF s.breaker <> 'closed' THEN
-        RETURN NEXT format('The circuit breaker is %s since %s because the wallet fails%s.', s.breaker,
-                           settlement._moment(s.breaker_changed_at),
-                           coalesce('; the next probe may leave at ' || settlement._moment(s.breaker_open_until), ''));
-    END IF;
-    IF s.limited_until IS NOT NULL THEN
-        RETURN NEXT format('The wallet wants fewer requests: none is sent before %s.',
-                           settlement._moment(s.limited_until));
-    END IF;
+    RETURN QUERY SELECT * FROM settlement._wallet_obstacles();
     IF s.held_since < clock_timestamp() - interval '1 second' THEN
-        RETURN NEXT format('Nothing is sent: no synchronous standby has confirmed what was claimed at %s.',
-                           settlement._moment(s.held_since));
+        RETURN QUERY SELECT 'standby', format('Nothing is sent: no synchronous standby has confirmed what was claimed at %s.',
+                                              settlement._moment(s.held_since)),
+            'pg_stat_replication shows the standbys; one that synchronous_standby_names lists must be streaming.';
     END IF;
     IF NOT s.recovered AND s.send_state IN ('ok', 'starting') AND s.workers > 0 THEN
-        RETURN NEXT 'What the last server start had in flight is being taken over first.';
+        RETURN QUERY SELECT 'recovery', 'What the last server start had in flight is being taken over first.', 'Wait some seconds.';
     END IF;
 END $$;
-COMMENT ON FUNCTION settlement._obstacles(text) IS 'Internal: why ready trades are not sent.';
+COMMENT ON FUNCTION settlement._obstacles(text) IS 'Internal: why ready trades are not sent, and what to do about it.';
 
-CREATE FUNCTION settlement._describe_failure(class text, code text, http_status integer, message text)
-RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT concat_ws(', ', class, code, 'HTTP ' || http_status) || coalesce(': ' || message, '')
+-- The queue has no index by trade id (nothing on the hot path needs one), so it is
+-- read through, by several processes where the server allows.
+CREATE FUNCTION settlement._queued(trade_id text, attached_id integer) RETURNS SETOF settlement.queue
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT q.* FROM settlement.queue q
+    WHERE q.trade_id = _queued.trade_id AND q.attached_id = _queued.attached_id
 $$;
-COMMENT ON FUNCTION settlement._describe_failure(text, text, integer, text) IS 'Internal: a failure in one line.';
+COMMENT ON FUNCTION settlement._queued(text, integer) IS 'Internal: queue rows of a trade.';
+
+-- Obstacles as sentences, each with what helps.
+CREATE FUNCTION settlement._explain_obstacles(symbol text) RETURNS SETOF text
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT o.sentence || coalesce('  ' || o.hint, '') FROM settlement._obstacles(symbol) o
+$$;
+COMMENT ON FUNCTION settlement._explain_obstacles(text) IS 'Internal: sentences on what stands between a trade and the wallet.';
+
+-- When its turn comes, if that takes a while.
+CREATE FUNCTION settlement._explain_turn(q settlement.queue) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before bigint := q.id - coalesce((SELECT s.frontier FROM settlement._database_state() s), 0) - 1;
+    pace numeric := (SELECT r.settled / r.window_s FROM settlement._recent() r);
+BEGIN
+    before := least(before, (SELECT z.queue FROM settlement._sizes() z));
+    IF before >= 1000 THEN
+        RETURN NEXT format('About %s trades are before it%s.', settlement._compact(before),
+            CASE WHEN pace > 0 THEN format('; at the pace of the last minute (%s settled a second) its turn comes in about %s',
+                                           settlement._compact(pace), settlement._span(before / pace * interval '1 second'))
+                 ELSE ', and none was settled within the last minute' END);
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._explain_turn(settlement.queue) IS 'Internal: sentence on when a ready trade has its turn.';
+
+CREATE FUNCTION settlement._explain_flight(attempt integer, slot integer, since timestamptz, phase text) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    waits_for text := (SELECT x.waits_for FROM settlement._workers() w JOIN settlement._waits() x ON x.pid = w.pid
+                       WHERE w.slot = _explain_flight.slot LIMIT 1);
+BEGIN
+    IF phase = 'waiting for standby' THEN
+        RETURN NEXT format('Worker %s claimed it at %s for attempt %s; it is sent as soon as the synchronous standbys have that claim (settlement.send_after).',
+            _explain_flight.slot, settlement._moment(since), attempt);
+    ELSIF phase = 'replied' THEN
+        RETURN NEXT format('It is in flight: worker %s claimed it at %s for attempt %s; the wallet has answered, and the answer is being recorded%s.',
+            _explain_flight.slot, settlement._moment(since), attempt, coalesce('; the worker waits for: ' || waits_for, ''));
+    ELSIF phase IN ('sent', 'replying') THEN
+        RETURN NEXT format('It is in flight: worker %s claimed it at %s for attempt %s and has sent the request; the wallet''s answer is waited for.',
+            _explain_flight.slot, settlement._moment(since), attempt);
+        RETURN NEXT format('Its outcome is recorded as soon as the wallet answers or settlement.request_timeout (%s) is over.', settlement._setting('request_timeout'));
+    ELSE
+        RETURN NEXT format('It is in flight: worker %s claimed it at %s for attempt %s; the request has not left yet%s.',
+            _explain_flight.slot, settlement._moment(since), attempt, coalesce('; the worker waits for: ' || waits_for, ''));
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._explain_flight(integer, integer, timestamptz, text) IS 'Internal: sentences on a trade in flight.';
 
 CREATE FUNCTION settlement._explain_queued(q settlement.queue) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -100,22 +233,18 @@ DECLARE
 BEGIN
     SELECT * INTO flight FROM settlement._flights() f WHERE f.queue_id = q.id;
     SELECT * INTO claim FROM settlement.claims c WHERE q.id = ANY (c.ids);
-    IF flight.phase = 'waiting for standby' THEN
-        RETURN NEXT format('Worker %s claimed it at %s for attempt %s; it is sent as soon as the synchronous standbys have that claim (settlement.send_after).',
-            flight.slot, settlement._moment(flight.since), q.attempts + 1);
-        RETURN QUERY SELECT * FROM settlement._obstacles(q.symbol);
-    ELSIF flight.queue_id IS NOT NULL THEN
-        RETURN NEXT format('It is in flight: worker %s claimed it at %s for attempt %s; the request is at "%s".',
-            flight.slot, settlement._moment(flight.since), q.attempts + 1, flight.phase);
-        RETURN NEXT 'Its outcome is recorded as soon as the wallet answers or settlement.request_timeout is over.';
+    IF flight.queue_id IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM settlement._explain_flight(q.attempts + 1, flight.slot, flight.since, flight.phase);
     ELSIF claim.token IS NOT NULL THEN
         RETURN NEXT format('It was claimed at %s by a worker that is gone: another worker takes it over and sends it again under the same key.',
             settlement._moment(claim.claimed_at));
-        RETURN QUERY SELECT * FROM settlement._obstacles(q.symbol);
     ELSE
         RETURN NEXT format('It is ready for attempt %s; it was enqueued at %s.', q.attempts + 1,
             settlement._moment(q.enqueued_at));
-        RETURN QUERY SELECT * FROM settlement._obstacles(q.symbol);
+    END IF;
+    RETURN QUERY SELECT * FROM settlement._explain_obstacles(q.symbol);
+    IF flight.queue_id IS NULL AND claim.token IS NULL THEN
+        RETURN QUERY SELECT * FROM settlement._explain_turn(q);
         RETURN NEXT CASE WHEN q.lookup_first
             THEN 'Next, a worker claims it and asks the wallet what it knows of its key.'
             ELSE 'Next, a worker claims it and sends it.' END;
@@ -156,7 +285,7 @@ BEGIN
         RETURN NEXT format('Nothing happens by itself: settlement.resolve(%L, ...) it from the wallet''s books%s.', d.trade_id,
             CASE settlement._setting('wallet_lookup') WHEN 'on' THEN format(', or settlement.lookup(%L)', d.trade_id) ELSE '' END);
     END IF;
-    RETURN QUERY SELECT * FROM settlement._obstacles(d.symbol);
+    RETURN QUERY SELECT * FROM settlement._explain_obstacles(d.symbol);
 END $$;
 COMMENT ON FUNCTION settlement._explain_deferred(settlement.deferred) IS 'Internal: sentences on a waiting trade.';
 
@@ -222,16 +351,25 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._explain_row(text, integer, boolean, text, text, timestamptz, text) IS 'Internal: sentences on a trade that is in no state table.';
 
+CREATE FUNCTION settlement._was_known(trade_id text, attached_id integer) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM settlement.audit_log a
+                   WHERE a.trade_id = _was_known.trade_id AND a.attached_id = _was_known.attached_id)
+        OR EXISTS (SELECT FROM settlement.attempts a
+                   WHERE a.trade_id = _was_known.trade_id AND a.attached_id = _was_known.attached_id)
+$$;
+COMMENT ON FUNCTION settlement._was_known(text, integer) IS 'Internal: is there an attempt or an act recorded of a trade?';
+
+-- Nothing when neither the row nor our tables know of it and others may.
 CREATE FUNCTION settlement._explain(trade_id text, attached_id integer, row_found boolean, status text,
-    settlement_id text, settled_at timestamptz, error text) RETURNS SETOF text
+    settlement_id text, settled_at timestamptz, error text, others boolean) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r record;
     places integer := 0;
     trace text;
 BEGIN
-    FOR r IN SELECT q AS queued FROM settlement.queue q
-             WHERE q.trade_id = _explain.trade_id AND q.attached_id = _explain.attached_id LOOP
+    FOR r IN SELECT q AS queued FROM settlement._queued(trade_id, attached_id) q LOOP
         places := places + 1;
         trace := (r.queued).trace_id;
         RETURN QUERY SELECT * FROM settlement._explain_queued(r.queued);
@@ -264,6 +402,9 @@ BEGIN
         END IF;
     END IF;
     IF places = 0 THEN
+        IF row_found IS NOT TRUE AND others AND NOT settlement._was_known(trade_id, attached_id) THEN
+            RETURN;
+        END IF;
         RETURN QUERY SELECT * FROM settlement._explain_row(trade_id, attached_id, row_found, status,
                                                            settlement_id, settled_at, error);
     ELSIF status = 'SETTLED' THEN
@@ -275,7 +416,7 @@ BEGIN
         RETURN NEXT format('A person has to look at it: %s at %s, %s.', r.kind, settlement._moment(r.at), r.details);
     END LOOP;
 END $$;
-COMMENT ON FUNCTION settlement._explain(text, integer, boolean, text, text, timestamptz, text) IS 'Internal: all sentences on a trade of one table.';
+COMMENT ON FUNCTION settlement._explain(text, integer, boolean, text, text, timestamptz, text, boolean) IS 'Internal: all sentences on a trade of one table.';
 
 -- The attached tables to look at, with the statements that read their rows.  They
 -- compare in the column's base type, so that the key's index can be used.
@@ -345,17 +486,18 @@ DECLARE
     r record;
     known boolean := false;
     tables text[] := '{}';
+    sentences text[];
 BEGIN
     FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
         SELECT * INTO r FROM settlement._trade_row(t.row_query, explain.trade_id);
         tables := tables || t.relid::text;
-        CONTINUE WHEN r.row_found IS NOT TRUE AND relation IS NULL
-            AND NOT settlement._is_known(explain.trade_id, t.attached_id);
+        sentences := ARRAY(SELECT * FROM settlement._explain(explain.trade_id, t.attached_id, r.row_found,
+            r.status, r.settlement_id, r.settled_at, r.error, relation IS NULL));
+        CONTINUE WHEN sentences = '{}';
         known := true;
         RETURN NEXT format('Trade %s of table %s%s:', explain.trade_id, t.relid,
                            coalesce(', whose row says ' || r.status, ''));
-        RETURN QUERY SELECT * FROM settlement._explain(explain.trade_id, t.attached_id, r.row_found,
-            r.status, r.settlement_id, r.settled_at, r.error);
+        RETURN QUERY SELECT unnest(sentences);
     END LOOP;
     IF cardinality(tables) = 0 THEN
         RETURN NEXT 'No table is attached: settlement.attach() says which tables hold trades.';
@@ -367,14 +509,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement.explain(text, regclass) IS 'Where a trade is, why, since when, and what happens next, in plain sentences.  Reads the trade row with the caller''s privileges.';
 
--- Do our tables say anything of it?
 CREATE FUNCTION settlement._is_known(trade_id text, attached_id integer) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM settlement._places(_is_known.trade_id, _is_known.attached_id))
-        OR EXISTS (SELECT FROM settlement.audit_log a
-                   WHERE a.trade_id = _is_known.trade_id AND a.attached_id = _is_known.attached_id)
-        OR EXISTS (SELECT FROM settlement.attempts a
-                   WHERE a.trade_id = _is_known.trade_id AND a.attached_id = _is_known.attached_id)
+    SELECT settlement._was_known(_is_known.trade_id, _is_known.attached_id)
+        OR EXISTS (SELECT FROM settlement._places(_is_known.trade_id, _is_known.attached_id))
 $$;
 COMMENT ON FUNCTION settlement._is_known(text, integer) IS 'Internal: is anything recorded of a trade?';
 
@@ -385,13 +523,24 @@ RETURNS TABLE (at timestamptz, what text, details text)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH waiting AS (SELECT * FROM settlement.deferred d
                      WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id),
-         queued AS (SELECT * FROM settlement.queue q
-                    WHERE q.trade_id = _timeline.trade_id AND q.attached_id = _timeline.attached_id),
+         queued AS MATERIALIZED (SELECT * FROM settlement._queued(_timeline.trade_id, _timeline.attached_id)),
          dead AS (SELECT * FROM settlement.dlq d
                   WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id),
-         enqueued AS (SELECT enqueued_at FROM waiting UNION SELECT enqueued_at FROM queued
-                      UNION SELECT enqueued_at FROM dead)
-    SELECT min(e.enqueued_at), 'enqueued', NULL FROM enqueued e HAVING min(e.enqueued_at) IS NOT NULL
+         enqueued AS (SELECT enqueued_at, symbol FROM waiting UNION SELECT enqueued_at, symbol FROM queued
+                      UNION SELECT enqueued_at, symbol FROM dead),
+         -- While it was under way; of a trade that has settled, only what its attempts tell.
+         life AS (SELECT min(e.enqueued_at) AS since, max(e.symbol) AS symbol FROM enqueued e)
+    SELECT l.since, 'enqueued', NULL FROM life l WHERE l.since IS NOT NULL
+    UNION ALL
+    SELECT a.at, a.act || CASE a.details ->> 'symbol' WHEN '*' THEN ' of everything' ELSE coalesce(' of ' || (a.details ->> 'symbol'), '') END,
+           concat_ws('; ', 'by ' || a.role, a.reason, 'until ' || (a.details ->> 'until'))
+    FROM life l JOIN settlement.audit_log a
+         ON a.trade_id IS NULL AND a.at >= l.since AND a.act IN ('pause', 'resume', 'breaker_open', 'breaker_close', 'adopt')
+    WHERE coalesce(a.details ->> 'symbol', '*') IN ('*', l.symbol)
+    UNION ALL                       -- in force before it came
+    SELECT p.at, 'pause of ' || CASE p.symbol WHEN '*' THEN 'everything' ELSE p.symbol END,
+           concat_ws('; ', 'by ' || p."by", p.reason, 'until ' || p.until)
+    FROM life l JOIN settlement.pauses p ON p.at < l.since AND p.symbol IN ('*', l.symbol)
     UNION ALL
     SELECT a.at, a.verb || ': ' || a.outcome,
            concat_ws('; ', format('attempt %s, generation %s', a.attempt, a.generation),
@@ -455,4 +604,115 @@ BEGIN
     WHERE found_in.f2 = 'SETTLED' AND found_in.f4 IS NOT NULL
     ORDER BY 1, 2;
 END $$;
-COMMENT ON FUNCTION settlement.timeline(text, regclass) IS 'What happened to a trade and when: requests (successful ones only with settlement.attempt_history = all), acts of operators, death, settlement.';
+COMMENT ON FUNCTION settlement.timeline(text, regclass) IS 'What happened to a trade and when: requests (successful ones only with settlement.attempt_history = all), acts of operators on it, and on everything while it was under way, death, settlement.';
+
+-- ---------------------------------------------------------------- evidence
+
+-- What is recorded of a trade, with the request that its snapshot makes.
+CREATE FUNCTION settlement._evidence(trade_id text, attached_id integer, trade_row jsonb, OUT evidence jsonb)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    a settlement.attached;
+    copies jsonb;
+    snapshot settlement.queue;
+    generation integer;
+    body bytea;
+BEGIN
+    SELECT * INTO a FROM settlement.attached t WHERE t.attached_id = _evidence.attached_id;
+    SELECT jsonb_agg(c.facts) INTO copies FROM (
+        SELECT to_jsonb(q) || '{"place": "queue"}' AS facts FROM settlement._queued(_evidence.trade_id, _evidence.attached_id) q
+        UNION ALL
+        SELECT to_jsonb(d) || '{"place": "deferred"}' FROM settlement.deferred d
+        WHERE d.trade_id = _evidence.trade_id AND d.attached_id = _evidence.attached_id
+        UNION ALL
+        SELECT to_jsonb(d) || '{"place": "dlq"}' FROM settlement.dlq d
+        WHERE d.trade_id = _evidence.trade_id AND d.attached_id = _evidence.attached_id) c;
+    snapshot := jsonb_populate_record(NULL::settlement.queue, coalesce(copies -> 0, trade_row));
+    body := settlement._request_body(snapshot);
+    generation := coalesce(snapshot.generation::integer, (
+        SELECT max(g.n) FROM (
+            SELECT t.generation::integer AS n FROM settlement.attempts t
+            WHERE t.trade_id = _evidence.trade_id AND t.attached_id = _evidence.attached_id
+            UNION ALL
+            SELECT (l.details ->> 'generation')::integer FROM settlement.audit_log l
+            WHERE l.trade_id = _evidence.trade_id AND l.attached_id = _evidence.attached_id) g), 0);
+    evidence := jsonb_build_object(
+        'trade_id', _evidence.trade_id, 'table', a.relid::text, 'source', a.source, 'collected_at', clock_timestamp(),
+        'places', (SELECT jsonb_agg(jsonb_strip_nulls(c - '{id,leaf,trade_tid,row_key,attached_id}'::text[])) FROM jsonb_array_elements(copies) c),
+        'idempotency_key', settlement._idempotency_key(a.source, _evidence.trade_id, generation),
+        'generation', generation,
+        'request', CASE WHEN body IS NOT NULL THEN jsonb_build_object(
+            'method', 'POST', 'url', rtrim(settlement._setting('wallet_url'), '/') || settlement._settle_path(),
+            'made_from', CASE WHEN copies IS NULL THEN 'the trade row as it is now' ELSE 'the copy that was made when it was enqueued' END,
+            'body', convert_from(body, 'UTF8'), 'bytes', octet_length(body),
+            'sha256', encode(sha256(body), 'hex'), 'sha256_when_first_sent', encode(snapshot.fingerprint, 'hex')) END,
+        'replies', (SELECT jsonb_agg(to_jsonb(t) - 'attached_id' - 'trade_id' ORDER BY t.at)
+                    FROM settlement.attempts t WHERE t.trade_id = _evidence.trade_id AND t.attached_id = _evidence.attached_id),
+        'unapplied', (SELECT jsonb_agg(to_jsonb(u) ORDER BY u.id) FROM settlement.unapplied u
+                      WHERE u.trade_id = _evidence.trade_id AND u.attached_id = _evidence.attached_id),
+        'acts', (SELECT jsonb_agg(to_jsonb(l) - 'trade_id' - 'attached_id' ORDER BY l.id)
+                 FROM settlement.audit_log l WHERE l.trade_id = _evidence.trade_id AND l.attached_id = _evidence.attached_id),
+        'discrepancies', (SELECT jsonb_agg(to_jsonb(d) - 'trade_id' - 'attached_id' ORDER BY d.at)
+                          FROM settlement.discrepancies d WHERE d.trade_id = _evidence.trade_id AND d.attached_id = _evidence.attached_id));
+END $$;
+COMMENT ON FUNCTION settlement._evidence(text, integer, jsonb) IS 'Internal: what our tables hold of a trade.';
+
+-- The content of a trade row under the names of the queue, with the caller's rights.
+CREATE FUNCTION settlement._content_query(attached_id integer) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'SELECT jsonb_build_object('
+           || string_agg(format('%L, t.%I::text', e.key, e.value), ', ' ORDER BY e.key)
+           || format(', ''quote_amount'', t.%I::text::numeric * t.%I::text::numeric) FROM %s t WHERE t.%I = $1::%s LIMIT 1',
+                     a.columns ->> 'price', a.columns ->> 'quantity', a.relid, a.columns ->> 'trade_id',
+                     (SELECT settlement._base_type(c.atttypid) FROM pg_attribute c
+                      WHERE c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id' AND NOT c.attisdropped))
+    FROM settlement.attached a, jsonb_each_text(a.columns) e
+    WHERE a.attached_id = _content_query.attached_id
+      AND e.key IN ('trade_id', 'symbol', 'buyer_id', 'seller_id', 'buyer_order_id', 'seller_order_id',
+                    'price', 'quantity', 'buyer_fee', 'seller_fee')
+    GROUP BY a.attached_id, a.columns, a.relid
+$$;
+COMMENT ON FUNCTION settlement._content_query(integer) IS 'Internal: the statement that reads the content of a trade row.';
+
+CREATE FUNCTION settlement._content(attached_id integer, trade_id text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    content jsonb;
+BEGIN
+    EXECUTE settlement._content_query(attached_id) INTO content USING trade_id;
+    RETURN '{"buyer_fee": "0", "seller_fee": "0"}'::jsonb || content;
+EXCEPTION
+    WHEN null_value_not_allowed OR insufficient_privilege OR undefined_table OR undefined_column OR syntax_error
+         OR invalid_text_representation OR numeric_value_out_of_range THEN
+        RETURN NULL;
+END $$;
+COMMENT ON FUNCTION settlement._content(integer, text) IS 'Internal: the content of a trade row, with the caller''s rights.';
+
+CREATE FUNCTION settlement.evidence(trade_id text, relation regclass DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    t record;
+    r record;
+    found_in integer;
+    found_row jsonb;
+    n integer := 0;
+BEGIN
+    FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
+        SELECT * INTO r FROM settlement._trade_row(t.row_query, evidence.trade_id);
+        CONTINUE WHEN r.row_found IS NOT TRUE AND NOT settlement._is_known(evidence.trade_id, t.attached_id);
+        n := n + 1;
+        found_in := t.attached_id;
+        found_row := jsonb_build_object('found', r.row_found, 'status', r.status, 'settlement_id', r.settlement_id,
+                                        'settled_at', r.settled_at, 'error', r.error);
+    END LOOP;
+    IF n > 1 THEN
+        RAISE EXCEPTION 'trade "%" exists in more than one attached table', evidence.trade_id
+            USING ERRCODE = 'ambiguous_parameter',
+                  HINT = 'Say which one is meant: relation => ''name of the table''.';
+    ELSIF n = 0 THEN
+        RETURN NULL;
+    END IF;
+    RETURN settlement._evidence(evidence.trade_id, found_in, settlement._content(found_in, evidence.trade_id))
+        || jsonb_build_object('trade_row', found_row);
+END $$;
+COMMENT ON FUNCTION settlement.evidence(text, regclass) IS 'All that is kept of a trade, as one document: where it is, its idempotency key, the bytes of its request with their SHA-256 and the one that was noted when they first left, the wallet''s replies (code, status, up to 512 bytes of message), acts of operators, contradictions.  The request of a trade that is not settled is made from the copy of the trade in our tables, byte for byte as it is sent; that of a settled one from the trade row as it is now, since the copy is gone.  No secret is in it.  NULL: the trade is not known.  Reads the trade row with the caller''s privileges.';

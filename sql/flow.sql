@@ -143,6 +143,7 @@ BEGIN
     FROM pg_control_system() c, pg_database d
     WHERE d.datname = current_database()
     RETURNING * INTO present;
+    PERFORM settlement._count_dead();   -- a restore may have left out the triggers
 
     INSERT INTO settlement.audit_log (act, details, count, reason)
     VALUES ('adopt',

@@ -297,7 +297,11 @@ DECLARE
     done integer := 0;
     upto integer;
     singly_until integer := 0;
+    by_hand CONSTANT boolean := origin = '{}';     -- the workers' redrives are rows of a table
 BEGIN
+    IF by_hand THEN
+        PERFORM settlement._progress_begin(CASE WHEN look_up THEN 'resolve' ELSE 'redrive' END, reason, cardinality(ids));
+    END IF;
     WHILE done < cardinality(ids) LOOP
         upto := CASE WHEN done < singly_until THEN done + 1
                      ELSE least(done + batch, cardinality(ids)) END;
@@ -314,7 +318,13 @@ BEGIN
                 singly_until := upto;
             END IF;
         END;
+        IF by_hand THEN
+            PERFORM settlement._progress(NULL, done, NULL);
+        END IF;
     END LOOP;
+    IF by_hand THEN
+        PERFORM settlement._progress_end();
+    END IF;
     RETURN QUERY SELECT i.id, i.result FROM unnest(ids, results) AS i (id, result);
 END $$;
 COMMENT ON FUNCTION settlement._redrive_each(bigint[], boolean, text, boolean, jsonb, name) IS 'Internal: redrive many trades, each by itself.';

@@ -13,13 +13,16 @@ CREATE FUNCTION settlement._database_state(
     OUT last_definite_at timestamptz, OUT epoch bigint, OUT frontier bigint,
     OUT sweep_all boolean, OUT next_due timestamptz,
     OUT register_failures integer, OUT held_since timestamptz,
-    OUT batch_refused_at timestamptz, OUT batch_refused_status integer) RETURNS SETOF record
+    OUT batch_refused_at timestamptz, OUT batch_refused_status integer,
+    OUT ramping boolean, OUT throttled boolean,
+    OUT failing_since timestamptz, OUT failed_at timestamptz, OUT failed_class text, OUT failed_status integer,
+    OUT failed_message text) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_database_state' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._database_state() IS 'Internal: shared state of this database; no row when the library is not preloaded.';
 
 CREATE FUNCTION settlement._queue_depth() RETURNS bigint
     AS 'MODULE_PATHNAME', 'settlement_queue_depth' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION settlement._queue_depth() IS 'Internal: rows in the queue, counted when that is not known yet; NULL when the library is not preloaded.';
+COMMENT ON FUNCTION settlement._queue_depth() IS 'Internal: rows in the queue; NULL when nobody has counted them since the server start.';
 
 CREATE FUNCTION settlement._workers(
     OUT slot integer, OUT pid integer, OUT state text, OUT idle boolean, OUT stopping boolean,
@@ -56,6 +59,47 @@ CREATE FUNCTION settlement._stats_reset() RETURNS timestamptz
     AS 'MODULE_PATHNAME', 'settlement_stats_reset' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION settlement._stats_reset() IS 'Internal: when counters and histograms of this database began; NULL when the library is not preloaded.';
 
+CREATE FUNCTION settlement._recent(OUT window_s double precision, OUT submitted bigint, OUT settled bigint,
+    OUT dead bigint, OUT requests bigint, OUT answered bigint, OUT request_p50 double precision,
+    OUT request_p99 double precision, OUT settle_p50 double precision, OUT settle_p99 double precision)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_recent' LANGUAGE c VOLATILE ROWS 1;
+COMMENT ON FUNCTION settlement._recent() IS 'Internal: what happened within about the last minute; times in seconds; no row when nothing is known.';
+
+CREATE FUNCTION settlement._progress_begin(act text, target text, total bigint) RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_progress_begin' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._progress_begin(text, text, bigint) IS 'Internal: this session begins a long act, shown in settlement.progress; total NULL when it is not known.';
+
+CREATE FUNCTION settlement._progress(phase text, done bigint, failed bigint) RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_progress_update' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._progress(text, bigint, bigint) IS 'Internal: how far the act of this session is; phase NULL: as before.';
+
+CREATE FUNCTION settlement._progress_end() RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_progress_end' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION settlement._progress_end() IS 'Internal: the act of this session is over.  A rollback and the end of the session do the same.';
+
+CREATE FUNCTION settlement._progress_list(OUT pid integer, OUT act text, OUT target text, OUT phase text,
+    OUT started_at timestamptz, OUT done bigint, OUT total bigint, OUT failed bigint) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_progress_list' LANGUAGE c VOLATILE ROWS 4;
+COMMENT ON FUNCTION settlement._progress_list() IS 'Internal: long acts under way in this database.';
+
+CREATE FUNCTION settlement._request_body(trade settlement.queue) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'settlement_request_body' LANGUAGE c STABLE STRICT;
+COMMENT ON FUNCTION settlement._request_body(settlement.queue) IS 'Internal: the body of a trade''s request; NULL when it cannot be sent.';
+
+CREATE FUNCTION settlement._settle_path() RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_settle_path' LANGUAGE c STABLE;
+COMMENT ON FUNCTION settlement._settle_path() IS 'Internal: where, below settlement.wallet_url, requests go.';
+
+CREATE FUNCTION settlement._probe_wallet(OUT verdict text, OUT http_status integer, OUT message text,
+    OUT duration_s double precision, OUT wallet_clock timestamptz, OUT asked_at timestamptz,
+    OUT certificate_until timestamptz) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_probe_wallet' LANGUAGE c VOLATILE ROWS 1;
+COMMENT ON FUNCTION settlement._probe_wallet() IS 'Internal: ask the wallet for a key that nobody has; verdict is ok when it says so.  At most three seconds.';
+
+CREATE FUNCTION settlement._wallet_files(OUT setting text, OUT problem text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'settlement_wallet_files' LANGUAGE c VOLATILE ROWS 5;
+COMMENT ON FUNCTION settlement._wallet_files() IS 'Internal: the files that settings name, and what is wrong with them.';
 CREATE FUNCTION settlement._trace_id(attached_id integer, trade_id text, of_row text) RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_trace_id' LANGUAGE c STABLE;
 COMMENT ON FUNCTION settlement._trace_id(integer, text, text) IS 'Internal: the W3C trace id of the requests of a trade: that of its row, or one made from its first key.';

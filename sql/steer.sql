@@ -95,7 +95,7 @@ COMMENT ON FUNCTION settlement._released() IS 'Internal: symbols with trades put
 
 -- ---------------------------------------------------------------- drain
 
-CREATE FUNCTION settlement._undrained(OUT drained boolean, OUT summary text)
+CREATE FUNCTION settlement._undrained(OUT drained boolean, OUT summary text, OUT rest bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     state text;
@@ -110,13 +110,14 @@ BEGIN
     IF drained THEN
         RETURN;
     END IF;
-    SELECT s.state, s.ready + s.in_flight INTO state, queued FROM settlement.status s;
+    SELECT s.state, z.queue INTO state, queued FROM settlement.status s, settlement._sizes() z;
     SELECT count(*) INTO waiting
     FROM (SELECT FROM settlement.deferred d
           WHERE d.reason <> 'paused' AND (d.reason IN ('retry', 'pending', 'recovered') OR d.retry_at <= clock_timestamp())
           UNION ALL
           SELECT FROM settlement._released() r JOIN settlement.deferred d ON d.reason = 'paused' AND d.symbol = r
           LIMIT 10000) d;
+    rest := queued + waiting;
     summary := format('%s queued or in flight, %s to be retried; state: %s', queued, waiting, state);
 END $$;
 COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight, due or to be retried?';
@@ -135,6 +136,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     deadline CONSTANT timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) timeout;
     summary text;
+    rest bigint;
+    total bigint;
 BEGIN
     IF settlement._in_transaction_block() THEN
         RAISE EXCEPTION 'settlement.drain() cannot run inside a transaction block'
@@ -142,12 +145,19 @@ BEGIN
                   HINT = 'It commits between its looks, so as to hold no snapshot while it waits.';
     END IF;
     LOOP
-        SELECT u.drained, u.summary INTO drained, summary FROM settlement._undrained() u;
+        SELECT u.drained, u.summary, u.rest INTO drained, summary, rest FROM settlement._undrained() u;
+        -- New trades come meanwhile: the most that there were.
+        IF rest OPERATOR(pg_catalog.>) coalesce(total, 0) THEN
+            total := rest;
+            PERFORM settlement._progress_begin('drain', NULL, total);
+        END IF;
+        PERFORM settlement._progress(NULL, total OPERATOR(pg_catalog.-) rest, NULL);
         COMMIT;
         EXIT WHEN drained OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline;
         PERFORM pg_catalog.pg_sleep(0.1);
         COMMIT;
     END LOOP;
+    PERFORM settlement._progress_end();
     PERFORM settlement._drained(drained, summary);
     IF NOT drained THEN
         RAISE NOTICE 'not drained: %', summary;
@@ -178,9 +188,10 @@ CREATE FUNCTION settlement.rescan(reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM settlement._sweep_all();
+    PERFORM settlement._count_dead();
     PERFORM settlement._audit('rescan', NULL, NULL, NULL, NULL, reason);
 END $$;
-COMMENT ON FUNCTION settlement.rescan(text) IS 'Let the workers look through the whole queue again, from its first row.';
+COMMENT ON FUNCTION settlement.rescan(text) IS 'Let the workers look through the whole queue again, from its first row, and count the dead letters anew.';
 
 CREATE FUNCTION settlement.restart_worker(slot integer, reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -210,8 +210,8 @@ CREATE TABLE settlement.dlq (
 ) USING heap;
 CREATE INDEX dlq_trade_id_idx ON settlement.dlq (trade_id);
 CREATE INDEX dlq_status_idx ON settlement.dlq (status, died_at);
--- What is unknown is counted and summed from these alone, among however many others.
-CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol) INCLUDE (quote_amount, enqueued_at) WHERE status = 'UNKNOWN';
+-- The oldest of what is unknown, per symbol, among however many others.
+CREATE INDEX dlq_unknown_idx ON settlement.dlq (symbol, enqueued_at) WHERE status = 'UNKNOWN';
 COMMENT ON TABLE settlement.dlq IS 'Dead letter queue: trades that will not be tried again by themselves, with the reason.';
 COMMENT ON COLUMN settlement.dlq.status IS 'FAILED: the wallet certainly did not move money.  UNKNOWN: it may have.';
 COMMENT ON COLUMN settlement.dlq.safe_to_discard IS 'The wallet certainly did not move money, and nobody has to ask it: dlq_purge() takes no other.';
@@ -401,6 +401,7 @@ CREATE TABLE settlement.audit_log (
     reason    text
 ) USING heap;
 CREATE INDEX audit_log_trade_id_idx ON settlement.audit_log (trade_id) WHERE trade_id IS NOT NULL;
+CREATE INDEX audit_log_at_idx ON settlement.audit_log (at) WHERE trade_id IS NULL;
 COMMENT ON TABLE settlement.audit_log IS 'Every act of an operator.';
 
 CREATE FUNCTION settlement._writer() RETURNS xid

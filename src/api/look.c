@@ -12,14 +12,13 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "pgver.h"
 #include "api/rows.h"
 #include "policy/outcome.h"
-#include "queue/announce.h"
-#include "queue/catalog.h"
 #include "shared/clock.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
@@ -59,6 +58,13 @@ enum
 	STATE_HELD_SINCE,
 	STATE_BATCH_REFUSED_AT,
 	STATE_BATCH_REFUSED_STATUS,
+	STATE_RAMPING,
+	STATE_THROTTLED,
+	STATE_FAILING_SINCE,
+	STATE_FAILED_AT,
+	STATE_FAILED_CLASS,
+	STATE_FAILED_STATUS,
+	STATE_FAILED_MESSAGE,
 	N_STATE_COLUMNS
 };
 
@@ -131,14 +137,32 @@ row_set_workers(Row *row, const DbState *db)
 }
 
 static void
+row_set_failure(Row *row, const LastFailure *failure)
+{
+	char	   *message;
+
+	if (failure->at == 0)
+		return;
+	message = pg_any_to_server(failure->message, strlen(failure->message), PG_UTF8);
+	row_set_time(row, STATE_FAILED_AT, failure->at);
+	row_set(row, STATE_FAILED_CLASS, CStringGetTextDatum(failure->class));
+	if (failure->http_status != 0)
+		row_set(row, STATE_FAILED_STATUS, Int32GetDatum(failure->http_status));
+	row_set(row, STATE_FAILED_MESSAGE, CStringGetTextDatum(message));
+}
+
+static void
 row_set_policy(Row *row, DbState *db)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	Breaker		breaker;
 	Limiter		limiter;
+	LastFailure failure;
 
 	LWLockAcquire(db->policy_lock, LW_SHARED);
 	breaker = db->breaker;
 	limiter = db->limiter;
+	failure = db->last_failure;
 	LWLockRelease(db->policy_lock);
 
 	row_set(row, STATE_BREAKER, CStringGetTextDatum(breaker_state_name(breaker.state)));
@@ -147,8 +171,12 @@ row_set_policy(Row *row, DbState *db)
 	if (breaker.state == BREAKER_OPEN && !breaker.manual)
 		row_set_time(row, STATE_BREAKER_OPEN_UNTIL, breaker.open_until_us);
 	row_set(row, STATE_BREAKER_TIMES_OPENED, Int64GetDatum(breaker.times_opened));
-	if (limiter.hold_until_us > GetCurrentTimestamp())
+	if (limiter_is_held(&limiter, now))
 		row_set_time(row, STATE_LIMITED_UNTIL, limiter.hold_until_us);
+	row_set(row, STATE_RAMPING, BoolGetDatum(limiter.ramp_left > 0));
+	row_set(row, STATE_THROTTLED, BoolGetDatum(limiter_is_empty(&limiter, settlement_rate_limit, now)));
+	row_set_time(row, STATE_FAILING_SINCE, breaker.failing_since_us);
+	row_set_failure(row, &failure);
 }
 
 static void
@@ -197,20 +225,15 @@ settlement_database_state(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Rows in the queue, counted once per server start; NULL without preload. */
+/* Rows in the queue; NULL when nobody has counted them since the server start. */
 Datum
 settlement_queue_depth(PG_FUNCTION_ARGS)
 {
 	DbState    *db = shmem_my_database();
-	int64		depth;
 
-	if (db == NULL)
+	if (db == NULL || pg_atomic_read_u32(&db->depth_known) == 0)
 		PG_RETURN_NULL();
-	if (pg_atomic_read_u32(&db->depth_known) != 0)
-		depth = shmem_queue_depth(db);
-	else
-		depth = announce_queue_depth(settlement_catalog(false)->queue);
-	PG_RETURN_INT64(Max(depth, 0));
+	PG_RETURN_INT64(shmem_queue_depth(db));
 }
 
 /* Claimed, and not sent because no standby has the claim yet. */

@@ -209,6 +209,12 @@ limiter_relax(Limiter *l, int64_t now_us)
 	}
 }
 
+bool
+limiter_is_empty(const Limiter *l, double rate, int64_t now_us)
+{
+	return is_limited(rate) && tokens_at(l, rate, now_us) < 1 - TOKEN_EPSILON;
+}
+
 int64_t
 limiter_wait_ms(const Limiter *l, double rate, int64_t now_us)
 {

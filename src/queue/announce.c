@@ -103,6 +103,7 @@ announce_commit(DbState *db)
 		pg_atomic_write_u64(&db->next_due, 0);
 		pg_atomic_write_u64(&db->next_apply, 0);
 		pg_atomic_write_u64(&db->next_redrive, 0);
+		pg_atomic_write_u32(&db->dlq_changed, 1);
 	}
 	if (noted.pauses)
 	{

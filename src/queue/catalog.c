@@ -28,6 +28,7 @@ catalog_invalidate(Datum arg, Oid relid)
 		relid == catalog.claims || relid == catalog.deferred ||
 		relid == catalog.deferred_id_seq || relid == catalog.deferred_trade_id_idx ||
 		relid == catalog.dlq || relid == catalog.dlq_id_seq ||
+		relid == catalog.dlq_tally ||
 		relid == catalog.dlq_trade_id_idx ||
 		relid == catalog.unapplied || relid == catalog.unapplied_id_seq ||
 		relid == catalog.unapplied_trade_id_idx)
@@ -53,6 +54,7 @@ catalog_look_up(SettlementCatalog *c)
 		{"deferred_trade_id_idx", &c->deferred_trade_id_idx},
 		{"dlq", &c->dlq},
 		{"dlq_id_seq", &c->dlq_id_seq},
+		{"dlq_tally", &c->dlq_tally},
 		{"dlq_trade_id_idx", &c->dlq_trade_id_idx},
 		{"unapplied", &c->unapplied},
 		{"unapplied_id_seq", &c->unapplied_id_seq},

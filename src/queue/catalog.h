@@ -19,6 +19,7 @@ typedef struct SettlementCatalog
 	Oid			deferred_trade_id_idx;
 	Oid			dlq;
 	Oid			dlq_id_seq;
+	Oid			dlq_tally;
 	Oid			dlq_trade_id_idx;
 	Oid			unapplied;
 	Oid			unapplied_id_seq;

@@ -295,7 +295,10 @@ due_committed(DbState *db, const Due *due)
 	shmem_count(db, COUNT_FAILED, due->n_dead);
 	shmem_count(db, COUNT_PROCESSED, due->n_dead);
 	if (due->n_dead > 0)
+	{
 		pg_atomic_write_u64(&db->next_apply, 0);
+		pg_atomic_write_u32(&db->dlq_changed, 1);
+	}
 	pg_atomic_write_u64(&db->next_due, 0);
 }
 

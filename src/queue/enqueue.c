@@ -30,6 +30,7 @@
 #include "executor/nodeModifyTable.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -40,6 +41,7 @@
 #include "queue/facts.h"
 #include "queue/moved.h"
 #include "queue/trade.h"
+#include "shared/progress.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 
@@ -239,6 +241,28 @@ write_unapplied(const SettlementCatalog *catalog, const Trade *trade, const char
 	announce_other_work();
 }
 
+/* What the trigger of dlq adds for other writers; no trigger fires here. */
+static void
+write_tally(const SettlementCatalog *catalog, const RowBuffer *dead)
+{
+	const int	symbol = Anum_queue_symbol + Dlq_facts_offset;
+	const int	quote = Anum_queue_quote_amount + Dlq_facts_offset;
+	RowBuffer	row;
+
+	row_init(&row);
+	row_set(&row, Anum_tally_status, dead->value[Anum_dlq_status - 1]);
+	row_set(&row, Anum_tally_class, dead->value[Anum_dlq_class - 1]);
+	if (!dead->isnull[symbol - 1])
+		row_set(&row, Anum_tally_symbol, dead->value[symbol - 1]);
+	row_set(&row, Anum_tally_trades, Int64GetDatum(1));
+	row_set(&row, Anum_tally_discardable, Int64GetDatum(1));
+	row_set(&row, Anum_tally_quote_value, dead->isnull[quote - 1] ?
+			DirectFunctionCall1(int4_numeric, Int32GetDatum(0)) : dead->value[quote - 1]);
+	row_set(&row, Anum_tally_first_seen, dead->value[Anum_dlq_died_at - 1]);
+	row_set(&row, Anum_tally_last_seen, dead->value[Anum_dlq_died_at - 1]);
+	row_insert(catalog->dlq_tally, &row);
+}
+
 static void
 write_dead(const SettlementCatalog *catalog, const Trade *trade,
 		   const char *class, const char *message)
@@ -256,6 +280,7 @@ write_dead(const SettlementCatalog *catalog, const Trade *trade,
 	row_set(&row, Anum_dlq_final_rejection, BoolGetDatum(false));
 	set_facts(&row, Dlq_facts_offset, trade, false);
 	row_insert(catalog->dlq, &row);
+	write_tally(catalog, &row);
 	write_unapplied(catalog, trade, message);
 }
 
@@ -385,6 +410,7 @@ settlement_enqueue_row(PG_FUNCTION_ARGS)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
+	progress_advance(1);
 	PG_RETURN_BOOL(found);
 }
 

@@ -82,6 +82,22 @@ enum
 	Natts_dlq = Anum_dlq_safe_to_discard
 };
 
+/* Attribute numbers of settlement.dlq_tally. */
+enum
+{
+	Anum_tally_status = 1,
+	Anum_tally_class,
+	Anum_tally_code,
+	Anum_tally_http_status,
+	Anum_tally_symbol,
+	Anum_tally_trades,
+	Anum_tally_discardable,
+	Anum_tally_quote_value,
+	Anum_tally_first_seen,
+	Anum_tally_last_seen,
+	Natts_tally = Anum_tally_last_seen
+};
+
 /* Attribute numbers of settlement.unapplied. */
 enum
 {

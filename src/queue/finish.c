@@ -225,6 +225,8 @@ finish_committed(DbState *db, int slot_index, FlightPool *pool, Finish *finish)
 	pg_atomic_fetch_add_u64(&slot->failed, finish->n_dead);
 	if (finish->n_deferred > 0)
 		pg_atomic_write_u64(&db->next_due, 0);
+	if (finish->n_dead + finish->n_late > 0)
+		pg_atomic_write_u32(&db->dlq_changed, 1);
 	if (finish->n_unapplied > 0)
 	{
 		shmem_count(db, COUNT_APPLY_FAILURES, finish->n_unapplied);

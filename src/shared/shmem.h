@@ -6,7 +6,7 @@
  * Locks, from the outside in (never the other way round):
  *	  1. settlement_shared->lock (LWLock): the tables of databases and worker
  *		 slots: which are in use, by whom, wanted counts, holds.
- *	  2. DbState.policy_lock (LWLock): breaker, limiter.
+ *	  2. DbState.policy_lock (LWLock): breaker, limiter, recent numbers.
  *	  3. DbState.hint_mutex (spinlock): where to look for claimable rows.
  *	  4. WorkerSlot.mutex (spinlock): the trades that a worker has in flight.
  * No SQL, no I/O, no palloc under any of them.  Everything else is atomic.
@@ -24,6 +24,7 @@
 #include "policy/breaker.h"
 #include "policy/histogram.h"
 #include "policy/limiter.h"
+#include "policy/recent.h"
 #include "shared/handled.h"
 
 #define MAX_DATABASES		64
@@ -31,6 +32,7 @@
 #define MAX_LATE_RANGES		256
 #define MAX_SCAN_MARKS		64
 #define MAX_CRASHED			64
+#define MAX_PROGRESS		32		/* long acts of all databases at a time */
 #define SETTLEMENT_VERSION	"0.1"	/* must equal the SQL objects' version */
 
 /* A range of queue ids, both ends included. */
@@ -100,6 +102,15 @@ typedef enum Duration
 	N_DURATIONS
 } Duration;
 
+/* The last request that failed because of the wallet, for people. */
+typedef struct LastFailure
+{
+	TimestampTz at;				/* 0: none since the server start */
+	int			http_status;	/* 0: none */
+	char		class[32];
+	char		message[160];	/* UTF-8 */
+} LastFailure;
+
 typedef struct DbState
 {
 	/* settlement_shared->lock */
@@ -120,6 +131,8 @@ typedef struct DbState
 	LWLock	   *policy_lock;
 	Breaker		breaker;
 	Limiter		limiter;
+	Recent		recent;			/* see pace.h */
+	LastFailure last_failure;
 
 	/* hint_mutex */
 	slock_t		hint_mutex;
@@ -168,6 +181,7 @@ typedef struct DbState
 								 * = unknown, look */
 	pg_atomic_uint64 next_apply;	/* the same for unapplied */
 	pg_atomic_uint64 next_redrive;	/* the same for redrives and policies */
+	pg_atomic_uint32 dlq_changed;	/* its tally may want folding */
 	pg_atomic_uint64 counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];
 	Histogram	claim_size;		/* trades per claim, less one */
@@ -217,6 +231,20 @@ typedef struct WorkerSlot
 	Flight		flights[MAX_CONCURRENCY];
 } WorkerSlot;
 
+/* A long act of a session, as settlement.progress shows it; see progress.h. */
+typedef struct ProgressEntry
+{
+	pid_t		pid;			/* 0: free */
+	Oid			database;
+	TimestampTz started_at;
+	int64		done;
+	int64		total;			/* -1: not known */
+	int64		failed;
+	char		act[32];
+	char		phase[32];
+	char		target[128];
+} ProgressEntry;
+
 typedef struct SettlementShared
 {
 	LWLock	   *lock;
@@ -235,6 +263,7 @@ typedef struct SettlementShared
 									 * monotonic one, us; see clock_latest() */
 	pg_atomic_uint32 launcher_work; /* something for the launcher to look at */
 	DbState		databases[MAX_DATABASES];
+	ProgressEntry progress[MAX_PROGRESS];	/* lock */
 
 	/*
 	 * Twice settlement.max_workers: as many run, and each may have left an

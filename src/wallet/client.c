@@ -179,6 +179,7 @@ wallet_client_create(const WalletConfig *config, char *err, size_t errlen)
 	http.request_timeout_ms = config->request_timeout_ms;
 	http.max_reply = config->max_response_size;
 	http.max_connections = config->max_connections;
+	http.inspect = config->inspect;
 	client->http = http_create(&http, err, errlen);
 	if (client->http == NULL)
 	{
@@ -565,6 +566,8 @@ clear_result(WalletClient *client, const Attempt *a, void *context)
 	result->duration_us = 0;
 	result->lookup = LOOKUP_FAILED;
 	result->newer_epoch = 0;
+	result->date_s = 0;
+	result->certificate_until_s = 0;
 	result->settlement_id[0] = '\0';
 	result->code[0] = '\0';
 	result->message[0] = '\0';
@@ -595,6 +598,8 @@ take_facts(WalletClient *client, const HttpReply *reply)
 {
 	WalletResult *result = &client->result;
 
+	result->date_s = reply->date_s;
+	result->certificate_until_s = reply->certificate_until_s;
 	result->facts.maybe_sent = reply->maybe_sent;
 	result->facts.transport = reply->transport;
 	result->facts.http_status = reply->status;

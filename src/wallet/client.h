@@ -38,6 +38,7 @@ typedef struct WalletConfig
 	int			request_timeout_ms;
 	size_t		max_response_size;	/* per trade */
 	int			max_connections;
+	bool		inspect;		/* fill date_s and certificate_until_s of results */
 } WalletConfig;
 
 /*
@@ -83,6 +84,8 @@ typedef struct WalletResult
 	int64_t		duration_us;	/* from submit to end, monotonic clock */
 	int64_t		newer_epoch;	/* STALE_EPOCH: the one the wallet has seen; 0 if
 								 * it does not tell */
+	int64_t		date_s;			/* inspect: the wallet's clock, Unix time; 0: not told */
+	int64_t		certificate_until_s;	/* inspect: when its certificate ends; 0: none */
 	char		settlement_id[WALLET_ID_MAX + 1];
 	char		code[WALLET_CODE_MAX + 1];
 	char		message[WALLET_MESSAGE_MAX + 1];	/* never holds a secret */

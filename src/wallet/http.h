@@ -33,6 +33,7 @@ typedef struct HttpConfig
 	int			request_timeout_ms;
 	size_t		max_reply;
 	int			max_connections;
+	bool		inspect;		/* fill date_s and certificate_until_s of replies */
 } HttpConfig;
 
 typedef enum HttpMethod
@@ -68,6 +69,8 @@ typedef struct HttpReply
 	const char *body;
 	size_t		body_len;
 	const char *error;			/* "" when transport is TRANSPORT_OK */
+	int64_t		date_s;			/* inspect: the Date header, Unix time; 0: none */
+	int64_t		certificate_until_s;	/* inspect: when the server's ends; 0: none */
 } HttpReply;
 
 /* What tests and metrics want to know. */

@@ -128,7 +128,8 @@ header_cb(char *bytes, size_t size, size_t n, void *arg)
 {
 	HttpExchange *x = arg;
 
-	(void) bytes;
+	if (x->http->config.inspect)
+		http_inspect_header(x, bytes, size * n);
 	x->header_bytes += size * n;
 	if (x->header_bytes > HEADERS_MAX)
 	{
@@ -215,6 +216,8 @@ http_set_constant_options(HttpExchange *x)
 		SET(CURLOPT_SSLCERT, config->cert_file);
 	if (config->key_file != NULL)
 		SET(CURLOPT_SSLKEY, config->key_file);
+	if (config->inspect)
+		SET(CURLOPT_CERTINFO, 1L);
 #undef SET
 	return rc == CURLE_OK;
 }

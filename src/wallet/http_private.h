@@ -6,6 +6,7 @@
  *	  http_options.c  libcurl's options that never change, and its callbacks
  *	  http_request.c  an exchange, and what is set for each request
  *	  http_reply.c    how an exchange ended
+ *	  http_inspect.c  the server's clock and certificate
  *	  http_url.c      URLs
  */
 #ifndef SETTLEMENT_WALLET_HTTP_PRIVATE_H
@@ -122,6 +123,10 @@ extern bool http_set_request_options(HttpExchange *x, const HttpRequest *request
 
 /* http_reply.c: from running or queued to ended. */
 extern void http_finish(HttpExchange *x, CURLcode rc);
+
+/* http_inspect.c: fill what HttpConfig.inspect asks for. */
+extern void http_inspect_header(HttpExchange *x, const char *bytes, size_t len);
+extern void http_inspect_certificate(HttpExchange *x);
 
 /* http_url.c: base without its trailing slashes, and the path; malloc'ed. */
 extern char *http_join_url(const char *base, const char *path);

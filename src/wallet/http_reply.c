@@ -123,6 +123,8 @@ http_finish(HttpExchange *x, CURLcode rc)
 	if (rc == CURLE_OK)
 		reply->phase = PHASE_REPLIED;
 	reply->status = (int) status;
+	if (http->config.inspect)
+		http_inspect_certificate(x);
 	if (retry_after > 0)
 		reply->retry_after_ms = retry_after > INT64_MAX / 1000 ?
 			INT64_MAX : (int64_t) retry_after * 1000;

@@ -1,6 +1,7 @@
 /*
  * probe.c
- *	  Looks whether a database has the extension, and what it wants.
+ *	  Looks whether a database has the extension, and what it wants, and counts
+ *	  its queue when nobody knows how long that is.
  *
  * Only a process that is connected to a database can read its catalog and gets
  * its ALTER DATABASE settings.  So the launcher, which is connected to none,
@@ -10,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -18,6 +20,8 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
+#include "queue/announce.h"
+#include "queue/catalog.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "worker/probe.h"
@@ -148,6 +152,26 @@ report(bool found)
 		shmem_wake_launcher();
 }
 
+/*
+ * Once after a server start, and after a COMMIT PREPARED, which no session
+ * counts: here, because a worker has better to do and those who look want an
+ * answer at once.  What takes longer than a probe may last stays an estimate.
+ */
+static void
+count_queue(void)
+{
+	const SettlementCatalog *catalog;
+	DbState    *db = shmem_my_database();
+
+	if (db == NULL || pg_atomic_read_u32(&db->depth_known) != 0 || RecoveryInProgress())
+		return;
+	StartTransactionCommand();
+	catalog = settlement_catalog(true);
+	if (catalog != NULL)
+		(void) announce_queue_depth(catalog->queue);
+	CommitTransactionCommand();
+}
+
 void
 settlement_probe_main(Datum main_arg)
 {
@@ -163,5 +187,7 @@ settlement_probe_main(Datum main_arg)
 	found = OidIsValid(get_extension_oid("settlement", true));
 	CommitTransactionCommand();
 	report(found);
+	if (found)
+		count_queue();
 	proc_exit(0);
 }

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/timestamp.h"
 
 #include "pgver.h"
@@ -19,53 +18,19 @@
 #include "queue/in_flight.h"
 #include "queue/identity.h"
 #include "shared/logline.h"
+#include "shared/pace.h"
 #include "shared/settings.h"
+#include "shared/wallet_config.h"
 #include "worker/worker.h"
 
-#define MAX_SECRET	4096
-
 /* --------------------------------------------------------- configuration */
-
-/* First line of the file with the Authorization header's value. */
-static bool
-read_secret(const char *path, char *out, size_t size)
-{
-	FILE	   *file = AllocateFile(path, "r");
-	bool		ok;
-
-	if (file == NULL)
-		return false;
-	ok = fgets(out, size, file) != NULL;
-	FreeFile(file);
-	if (ok)
-		out[strcspn(out, "\r\n")] = '\0';
-	return ok && out[0] != '\0';
-}
-
-static void
-fill_config(WalletConfig *config, const char *secret)
-{
-	memset(config, 0, sizeof(*config));
-	config->adapter = settlement_wallet_adapter;
-	config->url = settlement_wallet_url;
-	config->authorization = secret;
-	config->ca_file = settlement_wallet_ca_file;
-	config->cert_file = settlement_wallet_cert_file;
-	config->key_file = settlement_wallet_key_file;
-	config->plain_http = settlement_plain_http;
-	config->connect_timeout_ms = settlement_connect_timeout;
-	config->request_timeout_ms = settlement_request_timeout;
-	config->max_response_size = (size_t) settlement_max_response_size * 1024;
-	config->max_connections = settlement_concurrency;
-}
 
 SendState
 sender_configure(Worker *w)
 {
 	WalletConfig config;
-	char		secret[MAX_SECRET] = "";
+	char		secret[MAX_SECRET];
 	char		error[256];
-	bool		have_auth = settlement_wallet_auth_file[0] != '\0';
 
 	Assert(w->pool->n_used == 0);
 	/* it has the old client's descriptor; the new client may have the same address */
@@ -83,7 +48,7 @@ sender_configure(Worker *w)
 
 	if (settlement_wallet_url[0] == '\0')
 		return SEND_NO_URL;
-	if (have_auth && !read_secret(settlement_wallet_auth_file, secret, sizeof(secret)))
+	if (!wallet_config_read(&config, secret))
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
@@ -91,7 +56,6 @@ sender_configure(Worker *w)
 				 errhint("It must be readable by the server and hold the value of the Authorization header in its first line.")));
 		return SEND_BAD_CONFIG;
 	}
-	fill_config(&config, have_auth ? secret : NULL);
 	w->client = wallet_client_create(&config, error, sizeof(error));
 	explicit_bzero(secret, sizeof(secret));
 	if (w->client == NULL)
@@ -227,6 +191,15 @@ sender_wait_ms(Worker *w, TimestampTz now)
 	return (long) Max(by_breaker, by_limiter);
 }
 
+/* What people want to read when nothing is sent. */
+static bool
+is_wallet_fault(const Verdict *verdict)
+{
+	return verdict->error_class != NULL &&
+		(verdict->slow_down || verdict->signal == SIGNAL_FAILED ||
+		 verdict->signal == SIGNAL_SUSPECT || verdict->signal == SIGNAL_OPEN_NOW);
+}
+
 /* With the failure that was the last straw. */
 static void
 log_breaker_opened(const TradeFlight *flight)
@@ -278,6 +251,9 @@ report_result(Worker *w, const TradeFlight *flight)
 		limiter_slow_down(&db->limiter, verdict->retry_after_ms, now);
 	else if (verdict->signal == SIGNAL_ANSWERED)
 		limiter_relax(&db->limiter, now);
+	if (is_wallet_fault(verdict))
+		pace_note_failure(db, now, flight->result.facts.http_status,
+						  verdict->error_class, flight->result.message);
 	LWLockRelease(db->policy_lock);
 
 	if (before == BREAKER_CLOSED && after == BREAKER_OPEN)

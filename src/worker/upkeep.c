@@ -2,7 +2,7 @@
  * upkeep.c
  *	  What a worker does between turns: whether this database may send, claims of
  *	  workers that are gone, outcomes that wait to be applied, redrives at a pace,
- *	  old attempts, and what a clock that was set has upset.
+ *	  sums for those who look, old attempts, and what a clock that was set has upset.
  *
  * Each step is its own short transaction.
  */
@@ -19,14 +19,17 @@
 #include "queue/identity.h"
 #include "queue/recover.h"
 #include "queue/redrives.h"
+#include "queue/tally.h"
 #include "queue/tradelog.h"
 #include "queue/unapplied.h"
 #include "shared/logline.h"
+#include "shared/pace.h"
 #include "shared/settings.h"
 #include "worker/slots.h"
 #include "worker/worker.h"
 
 #define GOOD_STATE_CHECK_MS	5000
+#define FOLD_MS				1000
 #define RETENTION_MS		60000
 #define RETENTION_BATCH		5000
 #define UNAPPLIED_BATCH		100
@@ -329,6 +332,23 @@ upkeep_redrives_at(Worker *w)
 	return (TimestampTz) pg_atomic_read_u64(&w->db->next_redrive);
 }
 
+/* ------------------------------------------------- sums over the dead letters */
+
+/* A standby, or a fenced copy, changes nothing. */
+static void
+fold_tally(Worker *w, TimestampTz now)
+{
+	if (pg_atomic_read_u32(&w->db->dlq_changed) == 0 ||
+		pg_atomic_read_u32(&w->db->send_state) != SEND_OK ||
+		!TimestampDifferenceExceeds(w->folded_at, now, FOLD_MS))
+		return;
+	w->folded_at = now;
+	pg_atomic_write_u32(&w->db->dlq_changed, 0);
+	session_begin();
+	tally_fold();
+	session_commit();
+}
+
 /* -------------------------------------------------------- a clock that was set */
 
 /*
@@ -358,7 +378,7 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 	if (step_us > 0)
 		return;
 	w->retry_turn_at = w->retry_claim_at = w->retry_upkeep_at = 0;
-	w->chores_at = w->state_checked_at = w->retention_at = 0;
+	w->chores_at = w->state_checked_at = w->retention_at = w->folded_at = 0;
 	if (w->stopping)
 		w->stop_deadline += step_us;
 	w->bring_back = true;
@@ -415,9 +435,11 @@ upkeep(Worker *w, TimestampTz now)
 	if (upkeep_apply_at(w) <= now)
 		unapplied_run(w->db, UNAPPLIED_BATCH,
 					  w->pool->n_used > 0 ? UNAPPLIED_BUSY_MS : UNAPPLIED_MS);
+	pace_tick(w->db, now);
 	tradelog_summarize(now, false);
 	if (!w->stopping)
 	{
+		fold_tally(w, now);
 		retain_attempts(w, now);
 		step_redrives(w, now);
 	}

@@ -87,6 +87,7 @@ typedef struct Worker
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
+	TimestampTz folded_at;		/* the tally of the dead letters */
 	Turn		turn;
 } Worker;
 

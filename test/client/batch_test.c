@@ -431,7 +431,7 @@ static void
 timeout_makes_all_unknown(void **state)
 {
 	(void) state;
-	config.request_timeout_ms = 200;
+	config.request_timeout_ms = 200 * slow;
 	serve(never_reply);
 	settle_batch(3);
 	expect_whole(3, OUTCOME_UNKNOWN, "network_timeout", 0, SIGNAL_FAILED);

@@ -81,7 +81,7 @@ slow_request_does_not_hold_back_others(void **state)
 	server_stop(server);
 	config.url = NULL;
 	n_results = 0;
-	config.request_timeout_ms = 400;
+	config.request_timeout_ms = 400 * slow;
 	serve(never_reply);
 	submit(1);
 	run_for(100);
@@ -89,7 +89,7 @@ slow_request_does_not_hold_back_others(void **state)
 	run_until_results(1);
 	assert_int_equal((intptr_t) results[0].context, 1);
 	run_until_results(2);
-	assert_true(results[1].duration_us >= 390000);
+	assert_true(results[1].duration_us >= 390000 * slow);
 }
 
 /* The reply arrived in time; we were asleep past the timeout. */
@@ -97,8 +97,8 @@ static void
 late_caller_still_gets_the_reply(void **state)
 {
 	(void) state;
-	config.request_timeout_ms = 300;
-	config.connect_timeout_ms = 100;
+	config.request_timeout_ms = 300 * slow;
+	config.connect_timeout_ms = 100 * slow;
 	serve(settle);
 	for (int i = 1; i <= 8; i++)
 		submit(i);
@@ -107,7 +107,7 @@ late_caller_still_gets_the_reply(void **state)
 		wallet_client_run(client);
 		sleep_ms(1);
 	}
-	sleep_ms(700);
+	sleep_ms(700 * slow);
 	run_until_results(8);
 	for (int i = 0; i < 8; i++)
 		expect_settled(&results[i]);
@@ -117,7 +117,7 @@ static void
 late_caller_still_gets_a_large_reply(void **state)
 {
 	(void) state;
-	config.request_timeout_ms = 300;
+	config.request_timeout_ms = 300 * slow;
 	serve(largest_allowed);
 	submit(1);
 	while (server_requests(server) < 1)
@@ -125,7 +125,7 @@ late_caller_still_gets_a_large_reply(void **state)
 		wallet_client_run(client);
 		sleep_ms(1);
 	}
-	sleep_ms(700);
+	sleep_ms(700 * slow);
 	wallet_client_run(client);	/* in one turn */
 	take_results();
 	assert_int_equal(n_results, 1);
@@ -137,13 +137,13 @@ static void
 late_caller_does_not_lose_its_connect(void **state)
 {
 	(void) state;
-	config.request_timeout_ms = 3000;
-	config.connect_timeout_ms = 100;
+	config.request_timeout_ms = 3000 * slow;
+	config.connect_timeout_ms = 100 * slow;
 	serve(settle);
 	submit(1);
 	wallet_client_run(client);
 	assert_int_equal(server_requests(server), 0);
-	sleep_ms(500);
+	sleep_ms(500 * slow);
 	run_until_results(1);
 	expect_settled(&results[0]);
 }
@@ -153,11 +153,11 @@ static void
 late_caller_sends_nothing_after_the_deadline(void **state)
 {
 	(void) state;
-	config.request_timeout_ms = 200;
+	config.request_timeout_ms = 200 * slow;
 	serve(settle);
 	submit(1);
 	wallet_client_run(client);	/* connects */
-	sleep_ms(400);
+	sleep_ms(400 * slow);
 	run_until_results(1);
 	expect_not_sent(&results[0], TRANSPORT_TIMEOUT);
 	run_for(50);

@@ -98,6 +98,15 @@ divided(int signal_number)
 	siglongjmp(on_division, 1);
 }
 
+/* CLIENT_TEST_SLOW, as in fixture.h. */
+static int
+slow(void)
+{
+	const char *text = getenv("CLIENT_TEST_SLOW");
+
+	return text != NULL ? atoi(text) : 1;
+}
+
 static bool
 settle(Request *r)
 {
@@ -175,7 +184,7 @@ static void
 request(WalletClient *client, Server *server)
 {
 	int			before = server_requests(server);
-	int64_t		end = now_ms() + 10000;
+	int64_t		end = now_ms() + 10000 * slow();
 	const WalletResult *result;
 
 	armed = true;
@@ -200,7 +209,7 @@ batch(WalletClient *client, Server *server)
 {
 	static char keys[N_BATCH][IDEMPOTENCY_KEY_LEN + 1];
 	int			before = server_requests(server);
-	int64_t		end = now_ms() + 10000;
+	int64_t		end = now_ms() + 10000 * slow();
 	int			left = N_BATCH;
 	bool		begun;
 
@@ -244,7 +253,7 @@ life(Server *server, const char *url, long from, long to)
 	const WalletConfig config = {
 		.adapter = "native",.url = url,.authorization = "Bearer secret",
 		.plain_http = PLAIN_HTTP_LOOPBACK,
-		.connect_timeout_ms = 100,.request_timeout_ms = 100,
+		.connect_timeout_ms = 100 * slow(),.request_timeout_ms = 100 * slow(),
 		.max_response_size = 65536,.max_connections = N_BATCH + 1,
 	};
 	char		err[256] = "";

@@ -123,7 +123,7 @@ tls_to_a_plain_server_is_not_executed(void **state)
 	snprintf(url, sizeof url, "https://localhost:%d", server_port(server));
 	config.url = url;
 	config.ca_file = "build/ca.crt";
-	config.request_timeout_ms = 500;
+	config.request_timeout_ms = 500 * slow;
 	start_client();
 	submit(1);
 	run_until_results(1);

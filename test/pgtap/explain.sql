@@ -73,7 +73,9 @@ SELECT 'UNKNOWN', 'network_timeout', 'no reply', now() - interval '5 min', attac
 SELECT alike(pg_temp.said('1'), '%It is dead%3 requests: network_timeout: no reply.%may have moved%settlement.lookup(''1'')%', 'an unknown trade');
 SELECT alike(pg_temp.found('unknown'), 'fail: %: 1, of them dead: 1; value at risk: %', '... doctor says so');
 SELECT results_eq($$ SELECT what FROM settlement.timeline('1') $$,
-    $$ VALUES ('enqueued'), ('settle: unknown'), ('dead: UNKNOWN') $$, 'its timeline');
+    $$ VALUES ('enqueued'), ('settle: unknown'), ('dead: UNKNOWN'), ('pause of BTC/USDT'), ('resume of BTC/USDT'),
+              ('pause of everything'), ('resume of everything'), ('breaker_open'), ('breaker_close') $$,
+    'its timeline, with the acts that held it up');
 SELECT is(settlement.resolve('1', 'SETTLED', 'S-9', 'books'), 'done', 'resolved');
 SELECT alike(pg_temp.said('1'), '%It was settled at % as S-9.%last act of an operator on it was resolve%books.', 'a settled trade');
 SELECT results_eq($$ SELECT what FROM settlement.timeline('1') WHERE what IN ('settled', 'resolve') ORDER BY 1 $$,

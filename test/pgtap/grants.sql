@@ -17,13 +17,16 @@ INSERT INTO decided VALUES
     ('monitor', '{
         _counters,_database_state,_doctor_server,_doctor_standby,_doctor_tables,
         _doctor_trades,_doctor_wallet,_doctor_workers,_durations,_flights,_metrics,
-        _queue_depth,_sizes,_trace_id,_workers,doctor,prometheus}'),
+        _queue_depth,_sizes,_trace_id,_workers,doctor,prometheus,
+        _brief,_compact,_count,_doctor_probe,_library_version,_moment,_pair,_probe_wallet,
+        _progress_list,_recent,_setting,_span,_state,_storage,_waits}'),
     ('operator', '{
         _doctor_deep,_explain,_in_transaction_block,_is_known,_nowhere,_permit,_timeline,
         _trade_row,_trade_tables,_undrained,_drained,breaker_close,breaker_open,dlq_export,dlq_purge,drain,
         explain,lookup,pause,redrive,redrive_cancel,redrive_policy_drop,redrive_policy_set,
         redrive_where,rescan,resolve,resolve_where,
-        restart_worker,resume,timeline,wait_paused}'),
+        restart_worker,resume,timeline,wait_paused,
+        _content,_content_query,_evidence,_progress,_progress_begin,_progress_end,evidence}'),
     ('senior', '{_issue_permit}'),
     -- partitions need it; see attach()
     ('nobody', '{enqueue}'),
@@ -39,15 +42,21 @@ INSERT INTO decided VALUES
         _describe_failure,_disallow_partitions,_dlq_matching,_doctor_table,
         _enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
         _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
-        _identity_problem,_is_preloaded,_key_columns,_library_version,_lock_dead,_log_act,
-        _look_up_first,_may_be_forgotten,_moment,_next_epoch,_notify_launcher,
+        _identity_problem,_is_preloaded,_key_columns,_lock_dead,_log_act,
+        _look_up_first,_may_be_forgotten,_next_epoch,_notify_launcher,
         _notify_workers,_obstacles,_partition_owners,_pending_query,_places,
         _raise_not_permitted,_raise_not_redriven,_raise_not_there,_redeem_permit,_redrive,
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
-        _requeue,_require_filter,_require_reason,_revive,_roles,_setting,_span,
+        _requeue,_require_filter,_require_reason,_revive,_roles,
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
-        _which_attached,_writer,_stats_reset,_metric_gauges,_oldest_pending,_histograms,_label,_metric_counters,_dlq_next,_idempotency_key,_policies_work,_policy_breaker,_policy_due,
-        _policy_work,_redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
+        _which_attached,_writer,
+        _count_dead,_estimate,_explain_flight,_explain_obstacles,_explain_turn,_fault_hint,
+        _idempotency_key,_is_slow,_needed_bytes,_queued,_request_body,_send_state_words,
+        _settle_path,_settlement_indexes,_snapshot_holders,_stored_tables,_tally_change,
+        _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known,
+        _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset,
+        _dlq_next,_policies_work,_policy_breaker,_policy_due,_policy_work,
+        _redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
         _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict}');
 
 CREATE TEMP VIEW given AS
@@ -71,10 +80,10 @@ CREATE TEMP VIEW relations AS
 SELECT c.relname AS name, c.oid, c.relkind FROM pg_class c
 WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_monitor', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,redrive_progress,redrive_policies}'::name[], 'a monitor reads these, and no table');
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,redrive_progress,redrive_policies}'::name[], 'a monitor reads these, and no table');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_operator', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,redrive_progress,redrive_policies,
-      attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,policies,policy_tries,
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,redrive_progress,redrive_policies,
+      dlq_tally,attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,policies,policy_tries,
       queue,redrives,unapplied}'::name[],
     'an operator reads these');
 SELECT is_empty($$ SELECT name, role FROM relations, unnest('{monitor,operator,senior}'::text[]) AS role

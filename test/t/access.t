@@ -68,6 +68,8 @@ scenario credentials => sub {
 	$s->set(wallet_auth_file => "$dir/secret");
 	$s->becomes("SELECT settlement_status FROM trades WHERE trade_id = 'tls'", 'FAILED', 'answered with both: nobody has an account there');
 	is($s->sql("SELECT code FROM settlement.dlq WHERE trade_id = 'tls'"), 'USER_NOT_FOUND', 'says the wallet');
+	is($s->sql("SELECT component, status FROM settlement.doctor() WHERE component IN ('wallet', 'clock', 'tls')"), "wallet|ok\nclock|ok\ntls|ok", 'doctor() asks the same way');
+	like($s->sql("SELECT detail FROM settlement.doctor() WHERE component = 'tls'"), qr/certificate ends at .*\(in (29|30) days\)/, 'and has read the certificate');
 };
 
 scenario no_secret_leaks => sub {

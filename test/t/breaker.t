@@ -178,7 +178,7 @@ scenario nothing_follows_a_look_up_meanwhile => sub {
 	$s->sql("SET session_replication_role = replica; SELECT public.put('looked-up')");
 	my $lookups = $s->lookups;
 	$s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)");
-	$s->becomes("SELECT count(*) FROM settlement.in_flight WHERE trade_id = 'looked-up' AND phase = 'sent'", 1, 'the wallet is asked for a key');
+	$s->becomes("SELECT count(*) FROM settlement.in_flight WHERE trade_id = 'looked-up' AND phase = 'waiting'", 1, 'the wallet is asked for a key');
 	$s->trade('asks');
 	$s->becomes("SELECT count(*) FROM settlement.attempts WHERE trade_id = 'looked-up' AND verb = 'lookup'", 1, 'what it does not know is not sent at once');
 	$s->status_is($_, 'SETTLED') for 'asks', 'looked-up';

@@ -262,7 +262,7 @@ VALUES ('moving', 'BTC/USDT', 'b', 's', 'u1', 'u2', 10, 1)
 SQL
 	$s->becomes(<<'SQL', 1, 'it moves while it is looked up');
 WITH m AS (UPDATE moves SET symbol = 'ETH/USDT' WHERE trade_id = 'moving' AND EXISTS
-	(SELECT FROM settlement.in_flight WHERE trade_id = 'moving' AND phase = 'sent' AND attempt = 2) RETURNING 1)
+	(SELECT FROM settlement.in_flight WHERE trade_id = 'moving' AND phase = 'waiting' AND attempt = 2) RETURNING 1)
 SELECT count(*) FROM m
 SQL
 	$s->becomes("SELECT reason, last_class FROM settlement.deferred WHERE trade_id = 'moving' AND last_class = 'unknown_key'", 'needs_lookup|unknown_key', 'the wallet has forgotten it');

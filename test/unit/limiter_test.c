@@ -273,6 +273,21 @@ clock_set_back_does_not_hang_it(void **state)
 	assert_int_equal(limiter_take(&l, 100, 1000, SECOND), 10);
 }
 
+static void
+it_tells_whether_the_rate_is_what_keeps_it(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_false(limiter_is_empty(&l, 100, start));
+	assert_int_equal(limiter_take(&l, 100, 1000, start), 10);
+	assert_true(limiter_is_empty(&l, 100, start));
+	assert_false(limiter_is_empty(&l, 0, start));
+	assert_false(limiter_is_empty(&l, 100, start + SECOND));
+	limiter_slow_down(&l, 3000, start + SECOND);
+	assert_false(limiter_is_empty(&l, 100, start + SECOND));
+}
+
 int
 main(void)
 {
@@ -293,6 +308,7 @@ main(void)
 		cmocka_unit_test(what_a_ramp_gave_comes_back_and_no_more),
 		cmocka_unit_test(another_slow_down_begins_the_ramp_anew),
 		cmocka_unit_test(clock_set_back_does_not_hang_it),
+		cmocka_unit_test(it_tells_whether_the_rate_is_what_keeps_it),
 	};
 
 	return cmocka_run_group_tests_name("limiter", tests, NULL, NULL);

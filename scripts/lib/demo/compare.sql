@@ -6,9 +6,10 @@
 CREATE VIEW tape.progress AS
 SELECT (SELECT value FROM settlement._counters() WHERE name = 'submitted')
            + (SELECT count(*) FROM settlement.dlq WHERE class = 'invalid_trade') AS inserted,
-       s.settled, s.ready, s.in_flight, s.deferred, s.dlq,
+       (SELECT value FROM settlement._counters() WHERE name = 'settled') AS settled,
+       greatest(z.queue - s.in_flight, 0) AS ready, s.in_flight, z.deferred, z.dlq,
        round(1000 * d.p50::numeric, 1) AS p50_ms, round(1000 * d.p99::numeric, 1) AS p99_ms
-FROM settlement.status AS s, settlement._durations() AS d
+FROM settlement.status AS s, settlement._sizes() AS z, settlement._durations() AS d
 WHERE d.name = 'settle';
 
 -- What the wallet says: its postings of our settlements.
