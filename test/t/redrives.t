@@ -93,6 +93,7 @@ scenario cancel => sub {
 	fund('halt');
 	my $id = redrive('halt', 'per_second => 20');
 	$s->becomes("SELECT redriven > 2 FROM settlement.redrives WHERE id = $id", 't', 'some have gone');
+	is($s->sql("SELECT concat_ws(' ', act, target, phase, total, done > 0, pid IS NULL) FROM settlement.progress"), "redrive $id halt running 200 t t", 'progress shows it');
 	like($s->sql("SELECT settlement.redrive_cancel($id, 'enough')"), qr/^redrive $id is cancelled; \d+ of its trades/, 'it is cancelled');
 	my $n = $s->sql("SELECT redriven FROM settlement.redrives WHERE id = $id");
 	cmp_ok($n, '<', 200, 'before all had gone');
