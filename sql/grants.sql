@@ -13,8 +13,9 @@ DECLARE
     look CONSTANT name[] := '{_database_state,_queue_depth,_workers,_flights,_waits,_counters,_durations,_recent,_sizes,_state,
         _compact,_count,_brief,_pair,_span,_moment,_setting,_library_version,_metrics,_trace_id,_progress_list,_storage,prometheus,doctor,_probe_wallet,_doctor_probe,
         _doctor_server,_doctor_wallet,_doctor_workers,_doctor_standby,_doctor_tables,_doctor_trades}';
-    act CONSTANT name[] := '{_permit,redrive,redrive_where,resolve,resolve_where,dlq_purge,lookup,pause,
-        resume,wait_paused,drain,_undrained,_in_transaction_block,_progress_begin,_progress,_progress_end,
+    act CONSTANT name[] := '{_permit,redrive,redrive_where,redrive_cancel,redrive_policy_set,redrive_policy_drop,
+        resolve,resolve_where,dlq_purge,dlq_export,lookup,pause,
+        resume,wait_paused,drain,_undrained,_drained,_in_transaction_block,_progress_begin,_progress,_progress_end,
         breaker_open,breaker_close,rescan,restart_worker,explain,_explain,timeline,_timeline,evidence,_evidence,
         _content,_content_query,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';
     object regclass;

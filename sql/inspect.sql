@@ -227,10 +227,13 @@ SELECT p.pid, p.act, p.target, p.phase, p.done, p.total, p.failed,
        round(p.done / nullif(extract(epoch FROM t.running), 0)::numeric, 1) AS per_second,
        CASE WHEN p.done > 0 AND p.total >= p.done
             THEN date_trunc('second', t.running * ((p.total - p.done)::double precision / p.done)) END AS remaining
-FROM settlement._progress_list() p,
+FROM (SELECT l.pid, l.act, l.target, l.phase, l.started_at, l.done, l.total, l.failed FROM settlement._progress_list() l
+      UNION ALL
+      SELECT NULL, 'redrive ' || r.id, r.reason, r.state, r.at, r.redriven + r.skipped, least(r.max, r.matching), r.skipped
+      FROM settlement.redrives r WHERE r.state IN ('canary', 'running')) p,
      LATERAL (SELECT greatest(clock_timestamp() - p.started_at, interval '0') AS running) t;
-COMMENT ON VIEW settlement.progress IS 'Long acts of sessions that are under way: redrives, look-ups of many, enqueue_pending (backfill), drain.  A row goes when its act ends.';
-COMMENT ON COLUMN settlement.progress.pid IS 'The session; pg_cancel_backend(pid) cancels the act.';
+COMMENT ON VIEW settlement.progress IS 'Long acts that are under way: redrives, look-ups of many, enqueue_pending (backfill), drain; of sessions, and redrives that the workers do.  A row goes when its act ends; redrive_progress shows the past ones, too.';
+COMMENT ON COLUMN settlement.progress.pid IS 'The session; pg_cancel_backend(pid) cancels the act.  NULL: the workers do it; redrive_cancel() ends it.';
 COMMENT ON COLUMN settlement.progress.target IS 'The table, or the reason that was given.';
 COMMENT ON COLUMN settlement.progress.done IS 'Trades so far; of a drain: fewer than there were at most.';
 COMMENT ON COLUMN settlement.progress.total IS 'NULL: not known beforehand.';

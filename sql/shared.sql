@@ -91,10 +91,6 @@ CREATE FUNCTION settlement._settle_path() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_settle_path' LANGUAGE c STABLE;
 COMMENT ON FUNCTION settlement._settle_path() IS 'Internal: where, below settlement.wallet_url, requests go.';
 
-CREATE FUNCTION settlement._idempotency_key(source text, trade_id text, generation integer) RETURNS text
-    AS 'MODULE_PATHNAME', 'settlement_idempotency_key' LANGUAGE c IMMUTABLE STRICT;
-COMMENT ON FUNCTION settlement._idempotency_key(text, text, integer) IS 'Internal: the key that a trade is sent under.';
-
 CREATE FUNCTION settlement._probe_wallet(OUT verdict text, OUT http_status integer, OUT message text,
     OUT duration_s double precision, OUT wallet_clock timestamptz, OUT asked_at timestamptz,
     OUT certificate_until timestamptz) RETURNS SETOF record
@@ -112,6 +108,10 @@ CREATE FUNCTION settlement._log_act(act text, trade_id text, details text, count
     RETURNS void
     AS 'MODULE_PATHNAME', 'settlement_log_act' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION settlement._log_act(text, text, text, bigint, text) IS 'Internal: tell the server log of an act of an operator.';
+
+CREATE FUNCTION settlement._idempotency_key(source text, trade_id text, generation integer) RETURNS text
+    AS 'MODULE_PATHNAME', 'settlement_idempotency_key' LANGUAGE c IMMUTABLE STRICT;
+COMMENT ON FUNCTION settlement._idempotency_key(text, text, integer) IS 'Internal: the key that a trade is sent under.';
 
 CREATE FUNCTION settlement._library_version() RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_library_version' LANGUAGE c STABLE;

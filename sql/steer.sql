@@ -46,7 +46,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement.wait_paused(interval) IS 'Wait until every worker acts on the pauses as they are committed.  Returns whether all do, and how many trades are still in flight.';
 
-CREATE FUNCTION settlement.resume(symbol text DEFAULT NULL)
+CREATE FUNCTION settlement.resume(symbol text DEFAULT NULL, reason text DEFAULT NULL)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -66,7 +66,7 @@ BEGIN
     SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'paused' AND d.symbol = what;
     PERFORM settlement._announce_pauses();
     PERFORM settlement._announce_work();
-    PERFORM settlement._audit('resume', NULL, NULL, jsonb_build_object('symbol', what), n, NULL);
+    PERFORM settlement._audit('resume', NULL, NULL, jsonb_build_object('symbol', what), n, reason);
     SELECT string_agg(CASE p.symbol WHEN '*' THEN 'everything' ELSE p.symbol END, ', ' ORDER BY p.symbol)
     INTO others FROM settlement.pauses p WHERE p.until IS NULL OR p.until > now();
     RETURN format('%s resumed; %s put aside go back to the queue%s',
@@ -74,7 +74,7 @@ BEGIN
                   CASE n WHEN 1 THEN '1 trade' ELSE n || ' trades' END,
                   '; still paused: ' || others);
 END $$;
-COMMENT ON FUNCTION settlement.resume(text) IS 'End a pause: of one symbol, or the one of everything (pauses of single symbols stay).';
+COMMENT ON FUNCTION settlement.resume(text, text) IS 'End a pause: of one symbol, or the one of everything (pauses of single symbols stay).';
 
 CREATE FUNCTION settlement._released() RETURNS SETOF text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -122,6 +122,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._undrained() IS 'Internal: is nothing queued, in flight, due or to be retried?';
 
+CREATE FUNCTION settlement._drained(drained boolean, summary text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT settlement._audit('drain', NULL, NULL,
+        jsonb_build_object('drained', _drained.drained, 'summary', _drained.summary), NULL, NULL)
+$$;
+COMMENT ON FUNCTION settlement._drained(boolean, text) IS 'Internal: note how a drain ended.';
+
 -- No SET clause and not SECURITY DEFINER: a procedure that has either cannot
 -- commit.  Hence everything in it is qualified.
 CREATE PROCEDURE settlement.drain(timeout interval DEFAULT '1 minute', INOUT drained boolean DEFAULT NULL)
@@ -151,6 +158,7 @@ BEGIN
         COMMIT;
     END LOOP;
     PERFORM settlement._progress_end();
+    PERFORM settlement._drained(drained, summary);
     IF NOT drained THEN
         RAISE NOTICE 'not drained: %', summary;
     END IF;
@@ -168,24 +176,24 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement.breaker_open(text) IS 'Stop sending to the wallet until settlement.breaker_close() or a server restart (settlement.pause() outlasts one).';
 
-CREATE FUNCTION settlement.breaker_close() RETURNS void
+CREATE FUNCTION settlement.breaker_close(reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM settlement._force_breaker(false);
-    PERFORM settlement._audit('breaker_close', NULL, NULL, NULL, NULL, NULL);
+    PERFORM settlement._audit('breaker_close', NULL, NULL, NULL, NULL, reason);
 END $$;
-COMMENT ON FUNCTION settlement.breaker_close() IS 'Close the circuit breaker now; it opens again if the wallet still fails.';
+COMMENT ON FUNCTION settlement.breaker_close(text) IS 'Close the circuit breaker now; it opens again if the wallet still fails.';
 
-CREATE FUNCTION settlement.rescan() RETURNS void
+CREATE FUNCTION settlement.rescan(reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM settlement._sweep_all();
     PERFORM settlement._count_dead();
-    PERFORM settlement._audit('rescan', NULL, NULL, NULL, NULL, NULL);
+    PERFORM settlement._audit('rescan', NULL, NULL, NULL, NULL, reason);
 END $$;
-COMMENT ON FUNCTION settlement.rescan() IS 'Let the workers look through the whole queue again, from its first row, and count the dead letters anew.';
+COMMENT ON FUNCTION settlement.rescan(text) IS 'Let the workers look through the whole queue again, from its first row, and count the dead letters anew.';
 
-CREATE FUNCTION settlement.restart_worker(slot integer) RETURNS void
+CREATE FUNCTION settlement.restart_worker(slot integer, reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF settlement._stop_worker(slot) IS NOT TRUE THEN
@@ -193,6 +201,6 @@ BEGIN
             USING ERRCODE = 'undefined_object',
                   HINT = 'The view settlement.workers lists them.';
     END IF;
-    PERFORM settlement._audit('restart_worker', NULL, NULL, jsonb_build_object('slot', slot), NULL, NULL);
+    PERFORM settlement._audit('restart_worker', NULL, NULL, jsonb_build_object('slot', slot), NULL, reason);
 END $$;
-COMMENT ON FUNCTION settlement.restart_worker(integer) IS 'Ask a worker to finish what it has in flight and leave; the launcher starts another one.';
+COMMENT ON FUNCTION settlement.restart_worker(integer, text) IS 'Ask a worker to finish what it has in flight and leave; the launcher starts another one.';

@@ -274,6 +274,119 @@ CREATE TABLE settlement.pauses (
 ) USING heap;
 COMMENT ON TABLE settlement.pauses IS 'What is paused; the symbol * stands for everything.';
 
+-- What redrive_where() and resolve_where() leave to the workers (redrives.sql).
+CREATE SEQUENCE settlement.redrives_id_seq;
+
+CREATE TABLE settlement.redrives (
+    id          bigint PRIMARY KEY DEFAULT nextval('settlement.redrives_id_seq'),
+    state       text NOT NULL CHECK (state IN ('canary', 'running', 'done', 'stopped', 'cancelled')),
+    act         text NOT NULL,
+    filter      jsonb NOT NULL,
+    look_up     boolean NOT NULL,
+    may_repay   boolean NOT NULL,
+    max         bigint,
+    per_second  numeric,
+    canary      integer,
+    reason      text NOT NULL,
+    by          name NOT NULL DEFAULT session_user,
+    at          timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    why         text,
+    matching    bigint NOT NULL,
+    redriven    bigint NOT NULL DEFAULT 0,
+    skipped     bigint NOT NULL DEFAULT 0,
+    note        text,
+    canary_trades jsonb NOT NULL DEFAULT '[]',
+    canary_settled integer NOT NULL DEFAULT 0,
+    last_id     bigint NOT NULL DEFAULT 0,
+    upto_id     bigint NOT NULL,
+    worked_at   timestamptz NOT NULL DEFAULT now(),
+    wait        interval NOT NULL DEFAULT '0'
+) USING heap WITH (vacuum_truncate = false);
+CREATE INDEX redrives_open_idx ON settlement.redrives (id) WHERE state IN ('canary', 'running');
+COMMENT ON TABLE settlement.redrives IS 'Redrives, and look-ups of many, that the workers do step by step: under way, and past ones.';
+COMMENT ON COLUMN settlement.redrives.id IS 'Order of the acts; what redrive_cancel() takes.';
+COMMENT ON COLUMN settlement.redrives.state IS 'canary: the first trades have to settle; running; done; stopped: see why; cancelled.';
+COMMENT ON COLUMN settlement.redrives.act IS 'redrive_where or resolve_where.';
+COMMENT ON COLUMN settlement.redrives.filter IS 'What it takes; ages count from at.';
+COMMENT ON COLUMN settlement.redrives.look_up IS 'The wallet is asked before anything is sent.';
+COMMENT ON COLUMN settlement.redrives.may_repay IS 'Who began it had the right to send again what may have been paid.';
+COMMENT ON COLUMN settlement.redrives.max IS 'At most so many; NULL: all.';
+COMMENT ON COLUMN settlement.redrives.per_second IS 'So many a second; NULL: as fast as the workers come to it.';
+COMMENT ON COLUMN settlement.redrives.canary IS 'So many first; the rest only once they are settled.  NULL: no canary.';
+COMMENT ON COLUMN settlement.redrives.reason IS 'As given.';
+COMMENT ON COLUMN settlement.redrives.by IS 'Who began it.';
+COMMENT ON COLUMN settlement.redrives.at IS 'When.';
+COMMENT ON COLUMN settlement.redrives.finished_at IS 'When it ended.';
+COMMENT ON COLUMN settlement.redrives.why IS 'Why it was stopped or cancelled.';
+COMMENT ON COLUMN settlement.redrives.matching IS 'Dead letters that the filter named when it began.';
+COMMENT ON COLUMN settlement.redrives.redriven IS 'Trades that went on.';
+COMMENT ON COLUMN settlement.redrives.skipped IS 'Trades that did not; see note.';
+COMMENT ON COLUMN settlement.redrives.note IS 'Why trades were skipped, the last time.';
+COMMENT ON COLUMN settlement.redrives.canary_trades IS 'Trades of the canary that are not known to be settled yet.';
+COMMENT ON COLUMN settlement.redrives.canary_settled IS 'How many of the canary are settled.';
+COMMENT ON COLUMN settlement.redrives.last_id IS 'Dead letters up to this id have been looked at.';
+COMMENT ON COLUMN settlement.redrives.upto_id IS 'Later ones are not taken: a trade that dies again is not redriven twice.';
+COMMENT ON COLUMN settlement.redrives.worked_at IS 'When a worker worked on it last.';
+COMMENT ON COLUMN settlement.redrives.wait IS 'From then to the next time.';
+
+-- Redrives that happen by themselves (policies.sql).
+CREATE TABLE settlement.policies (
+    name       text PRIMARY KEY CHECK (name <> ''),
+    filter     jsonb NOT NULL,
+    after      interval NOT NULL CHECK (after >= '0'),
+    at_most    integer NOT NULL CHECK (at_most > 0),
+    on_breaker_close boolean NOT NULL,
+    look_up    boolean NOT NULL,
+    may_repay  boolean NOT NULL,
+    reason     text NOT NULL,
+    by         name NOT NULL DEFAULT session_user,
+    at         timestamptz NOT NULL DEFAULT now(),
+    last_id    bigint NOT NULL DEFAULT 0,
+    breaker_open boolean NOT NULL DEFAULT false,
+    breaker_closed_at timestamptz,
+    redriven   bigint NOT NULL DEFAULT 0,
+    redriven_at timestamptz,
+    not_before timestamptz NOT NULL DEFAULT '-infinity',
+    note       text
+) USING heap WITH (vacuum_truncate = false);
+COMMENT ON TABLE settlement.policies IS 'Which dead letters are redriven by themselves; the view redrive_policies shows them.';
+COMMENT ON COLUMN settlement.policies.name IS 'What redrive_policy_drop() takes.';
+COMMENT ON COLUMN settlement.policies.filter IS 'What it takes.  UNKNOWN trades only when it says status UNKNOWN.';
+COMMENT ON COLUMN settlement.policies.after IS 'How long after its death a trade is redriven.';
+COMMENT ON COLUMN settlement.policies.at_most IS 'How often it redrives one trade.';
+COMMENT ON COLUMN settlement.policies.on_breaker_close IS 'It takes what had died when the circuit breaker closed, and nothing before.';
+COMMENT ON COLUMN settlement.policies.look_up IS 'The wallet is asked before anything is sent.';
+COMMENT ON COLUMN settlement.policies.may_repay IS 'Who set it had the right to send again what may have been paid.';
+COMMENT ON COLUMN settlement.policies.reason IS 'As given.';
+COMMENT ON COLUMN settlement.policies.by IS 'Who set it.';
+COMMENT ON COLUMN settlement.policies.at IS 'When.';
+COMMENT ON COLUMN settlement.policies.last_id IS 'Dead letters up to this id have been looked at in this round.';
+COMMENT ON COLUMN settlement.policies.breaker_open IS 'The breaker was not closed when it was looked at last.';
+COMMENT ON COLUMN settlement.policies.breaker_closed_at IS 'When the breaker closed last.';
+COMMENT ON COLUMN settlement.policies.redriven IS 'Redrives in all.';
+COMMENT ON COLUMN settlement.policies.redriven_at IS 'The last one.';
+COMMENT ON COLUMN settlement.policies.not_before IS 'After a step that failed: when it goes on.';
+COMMENT ON COLUMN settlement.policies.note IS 'Why that step failed.';
+
+CREATE TABLE settlement.policy_tries (
+    policy      text NOT NULL REFERENCES settlement.policies ON DELETE CASCADE,
+    attached_id integer NOT NULL,
+    trade_id    text NOT NULL,
+    times       integer NOT NULL DEFAULT 0,
+    not_before  timestamptz NOT NULL DEFAULT '-infinity',
+    note        text,
+    at          timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (policy, attached_id, trade_id)
+) USING heap WITH (vacuum_truncate = false);
+CREATE INDEX policy_tries_at_idx ON settlement.policy_tries (at);
+COMMENT ON TABLE settlement.policy_tries IS 'How often a policy has redriven a trade; kept for settlement.attempt_retention after the last time.';
+COMMENT ON COLUMN settlement.policy_tries.policy IS 'Name of the policy.';
+COMMENT ON COLUMN settlement.policy_tries.times IS 'Redrives.';
+COMMENT ON COLUMN settlement.policy_tries.not_before IS 'After one that failed: when it may be tried again.';
+COMMENT ON COLUMN settlement.policy_tries.note IS 'Why it failed.';
+COMMENT ON COLUMN settlement.policy_tries.at IS 'The last time.';
+
 CREATE SEQUENCE settlement.audit_log_id_seq;
 
 CREATE TABLE settlement.audit_log (
@@ -429,7 +542,7 @@ BEGIN
         FROM pg_attribute q JOIN pg_attribute a ON a.attname = q.attname AND a.attnum > 0 AND NOT a.attisdropped
         WHERE q.attrelid = 'settlement.queue'::regclass
           AND a.attrelid = ANY ('{settlement.deferred,settlement.dlq,settlement.unapplied,settlement.attempts,
-                                  settlement.audit_log,settlement.discrepancies}'::regclass[])
+                                  settlement.policy_tries,settlement.audit_log,settlement.discrepancies}'::regclass[])
           AND col_description(a.attrelid, a.attnum) IS NULL
     LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', col.rel, col.attname, col.text);
@@ -442,8 +555,8 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY '{attached,attached_id_seq,queue,queue_id_seq,claims,deferred,deferred_id_seq,
-        dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,audit_log,audit_log_id_seq,
-        identity,discrepancies}'::text[]
+        dlq,dlq_id_seq,unapplied,unapplied_id_seq,attempts,pauses,redrives,redrives_id_seq,policies,policy_tries,
+        audit_log,audit_log_id_seq,identity,discrepancies}'::text[]
     LOOP
         PERFORM pg_catalog.pg_extension_config_dump(('settlement.' || name)::regclass, '');
     END LOOP;

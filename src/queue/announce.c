@@ -102,6 +102,7 @@ announce_commit(DbState *db)
 	{
 		pg_atomic_write_u64(&db->next_due, 0);
 		pg_atomic_write_u64(&db->next_apply, 0);
+		pg_atomic_write_u64(&db->next_redrive, 0);
 		pg_atomic_write_u32(&db->dlq_changed, 1);
 	}
 	if (noted.pauses)
@@ -281,6 +282,7 @@ announce_prepared_commit(void)
 	pg_atomic_write_u32(&db->depth_known, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
+	pg_atomic_write_u64(&db->next_redrive, 0);
 	pg_atomic_fetch_add_u64(&db->pauses_version, 1);
 	frontier_sweep_undecided(db);
 	shmem_wake_all_workers(db);

@@ -180,6 +180,7 @@ typedef struct DbState
 	pg_atomic_uint64 next_due;	/* TimestampTz of the earliest deferred row; 0
 								 * = unknown, look */
 	pg_atomic_uint64 next_apply;	/* the same for unapplied */
+	pg_atomic_uint64 next_redrive;	/* the same for redrives and policies */
 	pg_atomic_uint32 dlq_changed;	/* its tally may want folding */
 	pg_atomic_uint64 counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];

@@ -1,8 +1,8 @@
 /*
  * upkeep.c
  *	  What a worker does between turns: whether this database may send, claims of
- *	  workers that are gone, outcomes that wait to be applied, sums for those who
- *	  look, old attempts, and what a clock that was set has upset.
+ *	  workers that are gone, outcomes that wait to be applied, redrives at a pace,
+ *	  sums for those who look, old attempts, and what a clock that was set has upset.
  *
  * Each step is its own short transaction.
  */
@@ -18,6 +18,7 @@
 #include "queue/housekeeping.h"
 #include "queue/identity.h"
 #include "queue/recover.h"
+#include "queue/redrives.h"
 #include "queue/tally.h"
 #include "queue/tradelog.h"
 #include "queue/unapplied.h"
@@ -299,6 +300,38 @@ retain_attempts(Worker *w, TimestampTz now)
 	session_commit();
 }
 
+/* -------------------------------------------------------------- redrives */
+
+/*
+ * One step, so that requests do not wait for long, by whoever comes first.  0 in
+ * next_redrive, which an announcement sets meanwhile, stays.
+ */
+static void
+step_redrives(Worker *w, TimestampTz now)
+{
+	uint64		due = pg_atomic_read_u64(&w->db->next_redrive);
+	uint64		mine = TimestampTzPlusMilliseconds(now, settlement_poll_interval);
+	int			ms;
+
+	if (now < upkeep_redrives_at(w) ||
+		!pg_atomic_compare_exchange_u64(&w->db->next_redrive, &due, mine))
+		return;
+	session_begin();
+	ms = redrives_step();
+	session_commit();
+	if (ms < settlement_poll_interval)
+		pg_atomic_compare_exchange_u64(&w->db->next_redrive, &mine,
+									   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+}
+
+TimestampTz
+upkeep_redrives_at(Worker *w)
+{
+	if (pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
+		return DT_NOEND;
+	return (TimestampTz) pg_atomic_read_u64(&w->db->next_redrive);
+}
+
 /* ------------------------------------------------- sums over the dead letters */
 
 /* A standby, or a fenced copy, changes nothing. */
@@ -357,6 +390,7 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 		pg_atomic_write_u64(&db->last_definite_at, 0);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
+	pg_atomic_write_u64(&db->next_redrive, 0);
 }
 
 static void
@@ -402,12 +436,13 @@ upkeep(Worker *w, TimestampTz now)
 		unapplied_run(w->db, UNAPPLIED_BATCH,
 					  w->pool->n_used > 0 ? UNAPPLIED_BUSY_MS : UNAPPLIED_MS);
 	pace_tick(w->db, now);
+	tradelog_summarize(now, false);
 	if (!w->stopping)
 	{
 		fold_tally(w, now);
 		retain_attempts(w, now);
+		step_redrives(w, now);
 	}
-	tradelog_summarize(now, false);
 	w->in_upkeep = false;
 	w->upkeep_aborts = 0;
 }

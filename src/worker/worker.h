@@ -7,7 +7,8 @@
  *	  sender.c   requests: submit, collect, tell breaker and limiter
  *	  batching.c which trades share a request
  *	  held.c     claims that wait for a synchronous standby
- *	  upkeep.c   between turns: recovery, identity, unapplied rows, retention
+ *	  upkeep.c   between turns: recovery, identity, unapplied rows, redrives,
+ *	             retention
  *	  stopping.c SIGTERM
  *	  session.c  settings of the session that must not be what the user set
  */
@@ -133,6 +134,8 @@ extern long held_wait_ms(const Worker *w);
 extern void upkeep(Worker *w, TimestampTz now);
 /* When outcomes that wait to be applied are due; DT_NOEND: not by this one. */
 extern TimestampTz upkeep_apply_at(Worker *w);
+/* When the next step of a redrive is due. */
+extern TimestampTz upkeep_redrives_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
 extern void upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us);
 

@@ -22,8 +22,9 @@ INSERT INTO decided VALUES
         _progress_list,_recent,_setting,_span,_state,_storage,_waits}'),
     ('operator', '{
         _doctor_deep,_explain,_in_transaction_block,_is_known,_nowhere,_permit,_timeline,
-        _trade_row,_trade_tables,_undrained,breaker_close,breaker_open,dlq_purge,drain,
-        explain,lookup,pause,redrive,redrive_where,rescan,resolve,resolve_where,
+        _trade_row,_trade_tables,_undrained,_drained,breaker_close,breaker_open,dlq_export,dlq_purge,drain,
+        explain,lookup,pause,redrive,redrive_cancel,redrive_policy_drop,redrive_policy_set,
+        redrive_where,rescan,resolve,resolve_where,
         restart_worker,resume,timeline,wait_paused,
         _content,_content_query,_evidence,_progress,_progress_begin,_progress_end,evidence}'),
     ('senior', '{_issue_permit}'),
@@ -53,7 +54,10 @@ INSERT INTO decided VALUES
         _idempotency_key,_is_slow,_needed_bytes,_queued,_request_body,_send_state_words,
         _settle_path,_settlement_indexes,_snapshot_holders,_stored_tables,_tally_change,
         _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known,
-        _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset}');
+        _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset,
+        _dlq_next,_policies_work,_policy_breaker,_policy_due,_policy_work,
+        _redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
+        _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict}');
 
 CREATE TEMP VIEW given AS
 SELECT p.proname AS name, p.oid,
@@ -76,10 +80,11 @@ CREATE TEMP VIEW relations AS
 SELECT c.relname AS name, c.oid, c.relkind FROM pg_class c
 WHERE c.relnamespace = 'settlement'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_monitor', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health}'::name[], 'a monitor reads these, and no table');
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,redrive_progress,redrive_policies}'::name[], 'a monitor reads these, and no table');
 SELECT set_eq($$ SELECT name FROM relations WHERE relkind <> 'S' AND has_table_privilege('settlement_test_operator', oid, 'SELECT') $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,
-      dlq_tally,attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,queue,unapplied}'::name[],
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,redrive_progress,redrive_policies,
+      dlq_tally,attached,attempts,audit_log,claims,deferred,discrepancies,dlq,identity,pauses,policies,policy_tries,
+      queue,redrives,unapplied}'::name[],
     'an operator reads these');
 SELECT is_empty($$ SELECT name, role FROM relations, unnest('{monitor,operator,senior}'::text[]) AS role
                    WHERE relkind <> 'S' AND has_table_privilege('settlement_test_' || role, oid,

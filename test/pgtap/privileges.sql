@@ -1,7 +1,7 @@
 -- What a monitor and an operator can do, and what they cannot.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(67);
+SELECT plan(72);
 
 CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
 CREATE ROLE settlement_test_operator;
@@ -87,10 +87,15 @@ SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u1', 'x') $$, 'an operat
 SELECT pg_temp.is_refused($$ SELECT * FROM settlement.redrive_where(status => 'UNKNOWN', dry_run => false, reason => 'x') $$, '... nor by filter');
 SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u1', 'FAILED', 'ticket', 'x') $$, '... nor gives it up');
 SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u1', 'SETTLED', 'ticket', 'x') $$, '... nor calls it paid');
+SELECT pg_temp.is_refused($$ SELECT * FROM settlement.redrive_where(status => 'UNKNOWN', canary => 1, dry_run => false, reason => 'x') $$, '... nor by the workers');
+SELECT pg_temp.is_refused($$ SELECT settlement.redrive_policy_set('p', 'x', status => 'UNKNOWN') $$, '... nor by a policy');
+SELECT pg_temp.is_refused($$ SELECT * FROM settlement.resolve_where(dry_run => false, reason => 'x', statement => '[{"trade_id": "u1", "outcome": "FAILED", "reference": "r"}]') $$, '... nor by a statement');
+SELECT is(pg_temp.try($$ SELECT settlement.redrive_policy_set('p', 'x', status => 'UNKNOWN', look_up => true) $$), 'done', '... a policy may ask the wallet');
+SELECT is(pg_temp.try($$ SELECT settlement.redrive_policy_drop('p', 'x') $$), 'done', '... and be dropped');
 SELECT is(pg_temp.try($$ SELECT * FROM settlement.redrive_where(status => 'UNKNOWN') $$), 'done', '... may count them');
 SELECT is(pg_temp.try($$ SELECT settlement.dlq_purge(trade_id => 'u1', dry_run => false, reason => 'x') $$), '55000', 'nobody purges them');
 SELECT is(settlement.lookup('u9') LIKE 'the wallet will be asked%', true, 'an operator asks the wallet');
-SELECT is((SELECT sum(redriven) FROM settlement.resolve_where(all_rows => true, max => 1, dry_run => false, reason => 'x')), 1::numeric, '... by filter too');
+SELECT is((SELECT sum(resolved) FROM settlement.resolve_where(all_rows => true, max => 1, dry_run => false, reason => 'x')), 1::numeric, '... by filter too');
 SELECT is(pg_temp.unknown(), 7::bigint, 'which takes it out of the DLQ');
 
 -- a permit cannot be made up, had, or used again
@@ -99,8 +104,8 @@ SELECT pg_temp.is_refused($$ SELECT settlement._issue_permit() $$, '... not by f
 SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u2', 'x', permit => 1) $$, '... nor makes one up');
 SELECT pg_temp.is_refused($$ SELECT settlement.redrive('u2', 'x', permit => 0) $$, '... of nothing');
 SELECT pg_temp.is_refused($$ SELECT settlement.resolve('u2', 'FAILED', 'ticket', 'x', permit => 1) $$, '... for resolve()');
-SELECT pg_temp.is_refused($$ SELECT settlement._redrive(1, NULL, false, 'x', true) $$, 'nor calls what is behind the verbs');
-SELECT pg_temp.is_refused($$ SELECT settlement._redrive_where('x', '{"status": "UNKNOWN"}', false, NULL, NULL, false, 'x', true) $$, '... by filter');
+SELECT pg_temp.is_refused($$ SELECT settlement._redrive(1, false, 'x', true) $$, 'nor calls what is behind the verbs');
+SELECT pg_temp.is_refused($$ SELECT settlement._redrive_where('x', '{"status": "UNKNOWN"}', false, NULL, NULL, NULL, false, 'x', true) $$, '... by filter');
 SELECT pg_temp.is_refused($$ SELECT settlement._redeem_permit(1) $$, '... nor tries numbers');
 SET LOCAL ROLE settlement_test_senior;
 CREATE TEMP TABLE permits AS SELECT settlement._permit() AS permit;

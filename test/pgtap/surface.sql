@@ -49,11 +49,11 @@ SELECT is_empty($$ SELECT signature FROM routines
     'pg_monitor may not act');
 SELECT set_eq($$ SELECT relname FROM pg_class
                  WHERE relnamespace = 'settlement'::regnamespace AND relkind = 'v' $$,
-    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health}'::name[], 'the views');
+    '{status,workers,in_flight,dlq_summary,metrics,unknown,progress,storage_health,redrive_progress,redrive_policies}'::name[], 'the views');
 SELECT set_has($$ SELECT proname FROM routines WHERE proname NOT LIKE '\_%' $$,
     $$ SELECT unnest('{attach,detach,enqueue_pending,explain,timeline,evidence,doctor,prometheus,pause,resume,
         wait_paused,drain,breaker_open,breaker_close,redrive,redrive_where,resolve,resolve_where,
-        dlq_purge,lookup,restart_worker,rescan,grant_operator,revoke_operator}'::name[]) $$, 'the public functions');
+        dlq_purge,dlq_export,redrive_cancel,redrive_policy_set,redrive_policy_drop,lookup,restart_worker,rescan,grant_operator,revoke_operator}'::name[]) $$, 'the public functions');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -47,7 +47,7 @@ sub catalogue
 			{ name => 'redrive unknown', weight => 1, play => verb(
 				q{SELECT sum(redriven) FROM settlement.redrive_where(status => 'UNKNOWN', dry_run => false, max => 500, reason => 'chaos')}) },
 			{ name => 'look up', weight => 1, play => verb(
-				q{SELECT sum(redriven) FROM settlement.resolve_where(all_rows => true, dry_run => false, max => 500, reason => 'chaos')}) },
+				q{SELECT sum(resolved) FROM settlement.resolve_where(all_rows => true, dry_run => false, max => 500, reason => 'chaos')}) },
 			{ name => 'restart worker', weight => 2, play => verb(
 				q{SELECT settlement.restart_worker(slot) FROM settlement.workers WHERE state = 'running' ORDER BY slot LIMIT 1}) },
 			{ name => 'rescan', weight => 1, play => verb('SELECT settlement.rescan()') }));
