@@ -60,7 +60,7 @@ scenario an_outage_at_high_load => sub {
 	$s->settled_is('before', 100);
 	$s->faults(\%down);
 	$s->trades('loaded', 1000);
-	attempts_become('loaded', 100);
+	attempts_become('loaded', 140);	# more than were in flight: probes have failed, it is an outage
 	nothing_is_charged();
 	$s->faults;
 	$s->settled_is('loaded', 1000, 'all settle at its end');
