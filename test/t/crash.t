@@ -177,7 +177,7 @@ SH
 	$s->faults(
 		{ name => 'slow', match => { trade_id_prefix => 'crash', p => 0.3 }, action => 'pass', reply_delay_ms => 150 },
 		{ name => 'dropped', match => { trade_id_prefix => 'crash', p => 0.03 }, action => 'close', apply => \1 });
-	my $load = IPC::Run::start([ 'bash', $script, $stop, $node->connstr('postgres') ]);
+	my $load = IPC::Run::start([ 'timeout', 600, 'bash', $script, $stop, $node->connstr('postgres') ]);
 	for my $i (1 .. $crashes)
 	{
 		my $settled = $s->sql("SELECT count(*) FROM trades WHERE settlement_status = 'SETTLED'");
