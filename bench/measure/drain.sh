@@ -57,7 +57,7 @@ measure_drain()
 	# shellcheck disable=SC2086
 	drain_in_turn walletd trades ${peers//,/ }
 	stop_walletd
-	for fillfactor in 50 100; do
+	for fillfactor in 40 100; do
 		sql -c "CALL bench.set_fillfactor($fillfactor)"
 		# shellcheck disable=SC2046
 		drain_in_turn "exchange-$fillfactor" exchange $(by_hand)
