@@ -70,7 +70,7 @@ sub drain
 			sleep 0.2;
 		}
 		return 1 if $arena->ask($unknown) == 0;
-		$arena->ask(q{SELECT sum(redriven) FROM settlement.resolve_where(all_rows => true, dry_run => false, reason => 'the end')});
+		$arena->ask(q{SELECT sum(resolved) FROM settlement.resolve_where(all_rows => true, dry_run => false, reason => 'the end')});
 		return 0 if time > $deadline;
 		sleep 0.2;
 	}
