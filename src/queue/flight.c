@@ -137,7 +137,7 @@ fill_arena(TradeFlight *flight, const TextList *list, MemoryContext context)
 		if (flight->arena != NULL)
 			pfree(flight->arena);
 		flight->arena = NULL;
-		flight->arena_size = Max(list->bytes, 512);
+		flight->arena_size = Max(list->bytes, 256);
 		flight->arena = MemoryContextAlloc(context, flight->arena_size);
 	}
 	at = flight->arena;
@@ -262,6 +262,9 @@ flight_pool_create(MemoryContext context)
 	FlightPool *pool = MemoryContextAllocZero(context, sizeof(FlightPool));
 
 	pool->context = context;
+	/* a set would round their size up to a power of two */
+	pool->flights = SlabContextCreate(context, "settlement flight",
+									  SLAB_DEFAULT_BLOCK_SIZE, sizeof(TradeFlight));
 	return pool;
 }
 
@@ -274,7 +277,7 @@ flight_take(FlightPool *pool)
 		flight = pool->free[--pool->n_free];
 	else
 	{
-		flight = MemoryContextAllocZero(pool->context, sizeof(TradeFlight));
+		flight = MemoryContextAllocZero(pool->flights, sizeof(TradeFlight));
 		pool->n_allocated++;
 	}
 	pool->n_used++;
