@@ -1,4 +1,4 @@
--- attach.sql: which tables hold trades, and which of their columns mean what.
+-- attach.sql: which tables hold trades.  What their columns mean is in columns.sql.
 --
 -- Functions whose names begin with an underscore are internal.
 
