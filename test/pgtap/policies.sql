@@ -3,24 +3,8 @@ BEGIN;
 SET client_min_messages = error;
 SELECT plan(48);
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
-CREATE FUNCTION pg_temp.dead(id text, status text DEFAULT 'FAILED', class text DEFAULT 'rejected',
-    code text DEFAULT NULL, maybe_executed boolean DEFAULT false, died interval DEFAULT '1 hour')
-RETURNS bigint LANGUAGE sql AS $$
-    INSERT INTO shop.trades VALUES (id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0, status)
-    ON CONFLICT (trade_id) DO UPDATE SET settlement_status = excluded.settlement_status;
-    INSERT INTO settlement.dlq (status, class, code, message, died_at, enqueued_at, attached_id, leaf,
-        attempts, format, maybe_executed, trade_id, symbol, buyer_id, seller_id, buyer_order_id,
-        seller_order_id, price, quantity, quote_amount, buyer_fee, seller_fee, first_sent_at)
-    SELECT status, class, code, 'why', clock_timestamp() - died, now(), a.attached_id, a.relid, 3, 1, maybe_executed,
-        id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 100, 0, 0, now()
-    FROM settlement.attached a WHERE a.relid = 'shop.trades'::regclass RETURNING dlq.id
-$$;
 -- a step of all policies; what it put into the queue
 CREATE FUNCTION pg_temp.taken() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -35,7 +19,7 @@ BEGIN
 END $$;
 
 SELECT pg_temp.dead('poor', code => 'INSUFFICIENT_BALANCE') < pg_temp.dead('nobody', code => 'USER_NOT_FOUND');
-SELECT pg_temp.dead('lost', 'UNKNOWN', 'network_timeout', 'INSUFFICIENT_BALANCE', true) IS NOT NULL;
+SELECT pg_temp.dead('lost', 'UNKNOWN', 'network_timeout', 'INSUFFICIENT_BALANCE', maybe_executed => true) IS NOT NULL;
 SELECT is(pg_temp.taken(), 'none', 'by default nothing is redriven by itself');
 
 -- arguments
@@ -80,7 +64,7 @@ SELECT lives_ok($$ SELECT settlement.redrive_policy_drop('all', 'x') $$, 'it is 
 SELECT lives_ok($$ SELECT settlement.redrive_policy_set('ask', 'x', status => 'UNKNOWN', look_up => true) $$, 'a policy that asks the wallet');
 UPDATE settlement.policies SET may_repay = false;
 SELECT is(pg_temp.taken(), 'lost?', 'takes UNKNOWN ones, by a look-up');
-SELECT pg_temp.dead('lost', 'UNKNOWN', 'network_timeout', NULL, true) IS NOT NULL;
+SELECT pg_temp.dead('lost', 'UNKNOWN', 'network_timeout', maybe_executed => true) IS NOT NULL;
 SELECT lives_ok($$ SELECT settlement.redrive_policy_set('ask', 'x', status => 'UNKNOWN') $$, 'a policy that sends them again');
 UPDATE settlement.policies SET may_repay = false;
 SELECT is(pg_temp.taken(), 'none', 'takes none when who set it had no right to');

@@ -3,26 +3,8 @@ BEGIN;
 SET client_min_messages = error;
 SELECT plan(56);
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
-CREATE FUNCTION pg_temp.dead(id text, status text DEFAULT 'FAILED', class text DEFAULT 'rejected',
-    final boolean DEFAULT false, maybe_executed boolean DEFAULT false, generation integer DEFAULT 0,
-    code text DEFAULT NULL, died interval DEFAULT '0', value numeric DEFAULT 100)
-RETURNS bigint LANGUAGE sql AS $$
-    INSERT INTO shop.trades VALUES (id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0, status)
-    ON CONFLICT (trade_id) DO UPDATE SET settlement_status = excluded.settlement_status;
-    INSERT INTO settlement.dlq (status, class, code, message, died_at, final_rejection, enqueued_at,
-        attached_id, leaf, attempts, generation, format, maybe_executed, trade_id, symbol,
-        buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee,
-        seller_fee, first_sent_at)
-    SELECT status, class, code, 'why', now() - died, final, now(), a.attached_id, a.relid, 3, generation, 1,
-        maybe_executed, id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, value, 0, 0, now()
-    FROM settlement.attached a WHERE a.relid = 'shop.trades'::regclass RETURNING dlq.id
-$$;
 -- what the workers would do of a queued trade
 CREATE FUNCTION pg_temp.settle(pattern text) RETURNS bigint LANGUAGE sql AS $$
     WITH gone AS (DELETE FROM settlement.queue WHERE trade_id LIKE pattern RETURNING trade_id),
