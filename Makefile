@@ -10,7 +10,7 @@ DATA_built = settlement--$(EXTVERSION).sql
 PG_CPPFLAGS = -I$(srcdir)/src '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
             -Wno-missing-field-initializers -Wno-clobbered -fvisibility=hidden
-SHLIB_LINK = -lcurl -ljansson -luuid
+SHLIB_LINK = -lcurl -ljansson -luuid -lcrypto
 # Outputs are in expected/; the server has settlement in shared_preload_libraries.
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test

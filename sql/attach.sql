@@ -389,7 +389,9 @@ AS $$
 DECLARE
     a settlement.attached;
     query text;
-    n bigint;
+    p record;
+    tried bigint := 0;
+    n bigint := 0;
 BEGIN
     -- Two at a time would enqueue the same trades.
     SELECT * INTO a FROM settlement.attached t
@@ -411,7 +413,15 @@ BEGIN
         RETURN n;
     END IF;
     PERFORM settlement._progress_begin('enqueue_pending', relation::text, max);
-    EXECUTE format('SELECT count(*) FILTER (WHERE settlement._enqueue_row(p.leaf, p.tid)) FROM (%s OFFSET 0) p', query) INTO n;
+    FOR p IN EXECUTE query LOOP
+        IF settlement._enqueue_row(p.leaf, p.tid) THEN
+            n := n + 1;
+        END IF;
+        tried := tried + 1;
+        IF tried % 100 = 0 THEN
+            PERFORM settlement._progress(NULL, tried, NULL);
+        END IF;
+    END LOOP;
     PERFORM settlement._progress_end();
     PERFORM settlement._audit('enqueue_pending', a.attached_id, NULL,
         jsonb_build_object('since', since, 'max', max), n, NULL);

@@ -358,7 +358,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'fillfactor', t.name, CASE WHEN t.fillfactor > 80 AND t.updates >= 10000 AND t.hot < t.updates / 2 THEN 'warn' ELSE 'ok' END,
            NULL, NULL, NULL, NULL,
            format('%s; %s of %s updates were HOT', t.fillfactor, t.hot, t.updates),
-           CASE WHEN t.fillfactor > 80 THEN format('ALTER TABLE %s SET (fillfactor = 70);  it holds for pages that are filled from then on.', t.name) END
+           CASE WHEN t.fillfactor > 80 THEN format('ALTER TABLE %s SET (fillfactor = 40);  it holds for pages that are filled from then on.', t.name) END
     FROM t WHERE NOT t.ours
 $$;
 COMMENT ON FUNCTION settlement._storage() IS 'Internal: how well the tables that settlement writes to are kept.';

@@ -10,6 +10,7 @@
  *	  memory_pid    in this process each memory_every-th allocation fails
  *	  divide_pid    this process divides by zero within libcurl, once
  *	  injected      how often something was made to fail
+ *	  stuck_pid     what this process writes to the WAL takes until that is 0
  *
  * A request or a reply that holds one of two texts kills its process: poison.
  */
@@ -41,6 +42,7 @@ typedef struct Wishes
 	int32_t		memory_every;
 	int32_t		divide_pid;
 	int32_t		injected;
+	int32_t		stuck_pid;
 } Wishes;
 
 static volatile Wishes nothing;
@@ -68,24 +70,44 @@ map_wishes(void)
 	if (next == NULL) next = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
 
 static int
-is_full(int fd)
+path_holds(int fd, const char *part)
 {
 	char		link[64];
 	char		path[512];
-	char		part[sizeof(wishes->full)];
 	ssize_t		len;
 
-	if (wishes->full[0] == '\0')
-		return 0;
-	for (size_t i = 0; i < sizeof part; i++)
-		part[i] = wishes->full[i];
-	part[sizeof part - 1] = '\0';
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	len = readlink(link, path, sizeof path - 1);
 	if (len < 0)
 		return 0;
 	path[len] = '\0';
-	if (strstr(path, part) == NULL)
+	return strstr(path, part) != NULL;
+}
+
+/* Before each write: a minute at most. */
+static void
+be_slow(int fd)
+{
+	for (int i = 0; i < 6000 && wishes->stuck_pid != 0 && wishes->stuck_pid == getpid(); i++)
+	{
+		if (!path_holds(fd, "/pg_wal/"))
+			return;
+		usleep(10000);
+	}
+}
+
+static int
+is_full(int fd)
+{
+	char		part[sizeof(wishes->full)];
+
+	be_slow(fd);
+	if (wishes->full[0] == '\0')
+		return 0;
+	for (size_t i = 0; i < sizeof part; i++)
+		part[i] = wishes->full[i];
+	part[sizeof part - 1] = '\0';
+	if (!path_holds(fd, part))
 		return 0;
 	__atomic_fetch_add(&wishes->injected, 1, __ATOMIC_RELAXED);
 	errno = ENOSPC;
