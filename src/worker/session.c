@@ -1,8 +1,8 @@
 /*
  * session.c
- *	  Transactions of a worker.
+ *	  Transactions of a worker, and the settings of it and of a probe.
  *
- * A worker's session gets what ALTER DATABASE and the configuration set.  What
+ * Such a session gets what ALTER DATABASE and the configuration set.  What
  * would weaken it is overridden: a claim must be durable before a request
  * leaves, and the trade rows must be written by the ordinary rules.
  */
