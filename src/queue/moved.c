@@ -19,6 +19,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "pgver.h"
 #include "queue/moved.h"
 
 typedef struct TradeKey

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "pgver.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
@@ -312,9 +313,5 @@ settings_define(void)
 	define_wallet_settings();
 	define_retry_settings();
 	define_worker_settings();
-#if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("settlement");
-#else
-	EmitWarningsOnPlaceholders("settlement");
-#endif
 }

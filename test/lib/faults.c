@@ -142,6 +142,14 @@ pwritev64(int fd, const struct iovec *parts, int n, off64_t at)
 	return is_full(fd) ? -1 : next(fd, parts, n, at);
 }
 
+/* PostgreSQL 16 makes room for many blocks at once so. */
+int
+posix_fallocate(int fd, off_t at, off_t len)
+{
+	NEXT(posix_fallocate);
+	return is_full(fd) ? ENOSPC : next(fd, at, len);
+}
+
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
