@@ -1,8 +1,9 @@
 -- evidence.sql: all that is kept of one trade, as one document.
 
 -- What is recorded of a trade, with the request that its snapshot makes.
-CREATE FUNCTION settlement._evidence(trade_id text, attached_id integer, trade_row jsonb, OUT evidence jsonb)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION settlement._evidence(trade_id text, attached_id integer, queued settlement.queue[], trade_row jsonb,
+    OUT evidence jsonb)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     a settlement.attached;
     copies jsonb;
@@ -12,7 +13,7 @@ DECLARE
 BEGIN
     SELECT * INTO a FROM settlement.attached t WHERE t.attached_id = _evidence.attached_id;
     SELECT jsonb_agg(c.facts) INTO copies FROM (
-        SELECT to_jsonb(q) || '{"place": "queue"}' AS facts FROM settlement._queued(_evidence.trade_id, _evidence.attached_id) q
+        SELECT to_jsonb(q) || '{"place": "queue"}' AS facts FROM unnest(queued) q
         UNION ALL
         SELECT to_jsonb(d) || '{"place": "deferred"}' FROM settlement.deferred d
         WHERE d.trade_id = _evidence.trade_id AND d.attached_id = _evidence.attached_id
@@ -47,7 +48,7 @@ BEGIN
         'discrepancies', (SELECT jsonb_agg(to_jsonb(d) - 'trade_id' - 'attached_id' ORDER BY d.at)
                           FROM settlement.discrepancies d WHERE d.trade_id = _evidence.trade_id AND d.attached_id = _evidence.attached_id));
 END $$;
-COMMENT ON FUNCTION settlement._evidence(text, integer, jsonb) IS 'Internal: what our tables hold of a trade.';
+COMMENT ON FUNCTION settlement._evidence(text, integer, settlement.queue[], jsonb) IS 'Internal: what our tables hold of a trade.';
 
 -- The content of a trade row under the names of the queue, with the caller's rights.
 CREATE FUNCTION settlement._content_query(attached_id integer) RETURNS text
@@ -82,29 +83,14 @@ COMMENT ON FUNCTION settlement._content(integer, text) IS 'Internal: the content
 
 CREATE FUNCTION settlement.evidence(trade_id text, relation regclass DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    t record;
-    r record;
-    found_in integer;
-    found_row jsonb;
-    n integer := 0;
 BEGIN
-    FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
-        SELECT * INTO r FROM settlement._trade_row(t.row_query, evidence.trade_id);
-        CONTINUE WHEN r.row_found IS NOT TRUE AND NOT settlement._is_known(evidence.trade_id, t.attached_id);
-        n := n + 1;
-        found_in := t.attached_id;
-        found_row := jsonb_build_object('found', r.row_found, 'status', r.status, 'settlement_id', r.settlement_id,
-                                        'settled_at', r.settled_at, 'error', r.error);
-    END LOOP;
-    IF n > 1 THEN
-        RAISE EXCEPTION 'trade "%" exists in more than one attached table', evidence.trade_id
-            USING ERRCODE = 'ambiguous_parameter',
-                  HINT = 'Say which one is meant: relation => ''name of the table''.';
-    ELSIF n = 0 THEN
-        RETURN NULL;
-    END IF;
-    RETURN settlement._evidence(evidence.trade_id, found_in, settlement._content(found_in, evidence.trade_id))
-        || jsonb_build_object('trade_row', found_row);
+    RETURN (
+        WITH found AS MATERIALIZED (
+                 SELECT f.* FROM settlement._find(evidence.trade_id, relation, all_rows => true) f WHERE f.is_known)
+        SELECT settlement._evidence(evidence.trade_id, f.attached_id, f.queued,
+                                    settlement._content(f.attached_id, evidence.trade_id))
+            || jsonb_build_object('trade_row', jsonb_build_object('found', f.row_found, 'status', f.status,
+                   'settlement_id', f.settlement_id, 'settled_at', f.settled_at, 'error', f.error))
+        FROM found f WHERE settlement._is_one(evidence.trade_id, (SELECT count(*) FROM found)));
 END $$;
 COMMENT ON FUNCTION settlement.evidence(text, regclass) IS 'All that is kept of a trade, as one document: where it is, its idempotency key, the bytes of its request with their SHA-256 and the one that was noted when they first left, the wallet''s replies (code, status, up to 512 bytes of message), acts of operators, contradictions.  The request of a trade that is not settled is made from the copy of the trade in our tables, byte for byte as it is sent; that of a settled one from the trade row as it is now, since the copy is gone.  No secret is in it.  NULL: the trade is not known.  Reads the trade row with the caller''s privileges.';

@@ -43,14 +43,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._explain_flight(integer, integer, timestamptz, text) IS 'Internal: sentences on a trade in flight.';
 
+-- As it is now, not as of the snapshot: VOLATILE.
+CREATE FUNCTION settlement._is_still_queued(id bigint) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM settlement.queue q WHERE q.id = _is_still_queued.id)
+$$;
+COMMENT ON FUNCTION settlement._is_still_queued(bigint) IS 'Internal: is the row of the queue still there?';
+
+-- What is in flight is read from shared memory after the snapshot was taken.
 CREATE FUNCTION settlement._explain_queued(q settlement.queue) RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     flight record;
     claim record;
 BEGIN
-    SELECT * INTO flight FROM settlement._flights() f WHERE f.queue_id = q.id;
     SELECT * INTO claim FROM settlement.claims c WHERE q.id = ANY (c.ids);
+    SELECT * INTO flight FROM settlement._flights() f WHERE f.queue_id = q.id;
+    IF flight.queue_id IS NULL AND NOT settlement._is_still_queued(q.id) THEN
+        RETURN NEXT 'It has left the queue while it was looked for: ask again.';
+        RETURN;
+    END IF;
     IF flight.queue_id IS NOT NULL THEN
         RETURN QUERY SELECT * FROM settlement._explain_flight(q.attempts + 1, flight.slot, flight.since, flight.phase);
     ELSIF claim.token IS NOT NULL THEN
@@ -170,18 +182,19 @@ END $$;
 COMMENT ON FUNCTION settlement._explain_row(text, integer, boolean, text, text, timestamptz, text) IS 'Internal: sentences on a trade that is in no state table.';
 
 -- Nothing when neither the row nor our tables know of it and others may.
-CREATE FUNCTION settlement._explain(trade_id text, attached_id integer, row_found boolean, status text,
-    settlement_id text, settled_at timestamptz, error text, others boolean) RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION settlement._explain(trade_id text, attached_id integer, queued settlement.queue[], row_found boolean,
+    status text, settlement_id text, settled_at timestamptz, error text, others boolean) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r record;
+    q settlement.queue;
     places integer := 0;
     trace text;
 BEGIN
-    FOR r IN SELECT q AS queued FROM settlement._queued(trade_id, attached_id) q LOOP
+    FOREACH q IN ARRAY queued LOOP
         places := places + 1;
-        trace := (r.queued).trace_id;
-        RETURN QUERY SELECT * FROM settlement._explain_queued(r.queued);
+        trace := q.trace_id;
+        RETURN QUERY SELECT * FROM settlement._explain_queued(q);
     END LOOP;
     FOR r IN SELECT d AS waiting FROM settlement.deferred d
              WHERE d.trade_id = _explain.trade_id AND d.attached_id = _explain.attached_id LOOP
@@ -225,27 +238,26 @@ BEGIN
         RETURN NEXT format('A person has to look at it: %s at %s, %s.', r.kind, settlement._moment(r.at), r.details);
     END LOOP;
 END $$;
-COMMENT ON FUNCTION settlement._explain(text, integer, boolean, text, text, timestamptz, text, boolean) IS 'Internal: all sentences on a trade of one table.';
+COMMENT ON FUNCTION settlement._explain(text, integer, settlement.queue[], boolean, text, text, timestamptz, text, boolean) IS 'Internal: all sentences on a trade of one table.';
 
 CREATE FUNCTION settlement.explain(trade_id text, relation regclass DEFAULT NULL) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    t record;
-    r record;
+    f record;
     known boolean := false;
     tables text[] := '{}';
-    sentences text[];
 BEGIN
-    FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
-        SELECT * INTO r FROM settlement._trade_row(t.row_query, explain.trade_id);
-        tables := tables || t.relid::text;
-        sentences := ARRAY(SELECT * FROM settlement._explain(explain.trade_id, t.attached_id, r.row_found,
-            r.status, r.settlement_id, r.settled_at, r.error, relation IS NULL));
-        CONTINUE WHEN sentences = '{}';
+    FOR f IN SELECT x.relid, x.status,
+                    ARRAY(SELECT * FROM settlement._explain(explain.trade_id, x.attached_id, x.queued, x.row_found,
+                        x.status, x.settlement_id, x.settled_at, x.error, relation IS NULL)) AS sentences
+             FROM settlement._find(explain.trade_id, relation, all_rows => false) x
+    LOOP
+        tables := tables || f.relid::text;
+        CONTINUE WHEN f.sentences = '{}';
         known := true;
-        RETURN NEXT format('Trade %s of table %s%s:', explain.trade_id, t.relid,
-                           coalesce(', whose row says ' || r.status, ''));
-        RETURN QUERY SELECT unnest(sentences);
+        RETURN NEXT format('Trade %s of table %s%s:', explain.trade_id, f.relid,
+                           coalesce(', whose row says ' || f.status, ''));
+        RETURN QUERY SELECT unnest(f.sentences);
     END LOOP;
     IF cardinality(tables) = 0 THEN
         RETURN NEXT 'No table is attached: settlement.attach() says which tables hold trades.';

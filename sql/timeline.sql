@@ -1,14 +1,14 @@
 -- timeline.sql: what happened to one trade, and when.
 
-CREATE FUNCTION settlement._timeline(trade_id text, attached_id integer)
+CREATE FUNCTION settlement._timeline(trade_id text, attached_id integer, queued settlement.queue[])
 RETURNS TABLE (at timestamptz, what text, details text)
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH waiting AS (SELECT * FROM settlement.deferred d
                      WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id),
-         queued AS MATERIALIZED (SELECT * FROM settlement._queued(_timeline.trade_id, _timeline.attached_id)),
+         ready AS (SELECT * FROM unnest(queued)),
          dead AS (SELECT * FROM settlement.dlq d
                   WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id),
-         enqueued AS (SELECT enqueued_at, symbol FROM waiting UNION SELECT enqueued_at, symbol FROM queued
+         enqueued AS (SELECT enqueued_at, symbol FROM waiting UNION SELECT enqueued_at, symbol FROM ready
                       UNION SELECT enqueued_at, symbol FROM dead),
          -- While it was under way; of a trade that has settled, only what its attempts tell.
          life AS (SELECT min(e.enqueued_at) AS since, max(e.symbol) AS symbol FROM enqueued e)
@@ -33,7 +33,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     WHERE a.trade_id = _timeline.trade_id AND a.attached_id = _timeline.attached_id
     UNION ALL
     SELECT c.claimed_at, 'claimed', format('by worker %s for attempt %s', c.slot, q.attempts + 1)
-    FROM queued q JOIN settlement.claims c ON q.id = ANY (c.ids)
+    FROM ready q JOIN settlement.claims c ON q.id = ANY (c.ids)
     UNION ALL
     SELECT w.retry_at, CASE WHEN w.retry_at > clock_timestamp() THEN 'will be due' ELSE 'due' END, w.reason
     FROM waiting w WHERE isfinite(w.retry_at)
@@ -55,35 +55,21 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT d.at, 'discrepancy: ' || d.kind, d.details::text FROM settlement.discrepancies d
     WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id
 $$;
-COMMENT ON FUNCTION settlement._timeline(text, integer) IS 'Internal: what our tables know of the life of a trade.';
+COMMENT ON FUNCTION settlement._timeline(text, integer, settlement.queue[]) IS 'Internal: what our tables know of the life of a trade.';
 
 CREATE FUNCTION settlement.timeline(trade_id text, relation regclass DEFAULT NULL)
 RETURNS TABLE (at timestamptz, what text, details text)
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    t record;
-    r record;
-    n integer := 0;
-    found_in record;
 BEGIN
-    FOR t IN SELECT * FROM settlement._trade_tables(relation) LOOP
-        SELECT * INTO r FROM settlement._trade_row(t.row_query, timeline.trade_id);
-        CONTINUE WHEN r.row_found IS NOT TRUE AND NOT settlement._is_known(timeline.trade_id, t.attached_id);
-        n := n + 1;
-        found_in := ROW (t.attached_id, r.status, r.settlement_id, r.settled_at);
-    END LOOP;
-    IF n > 1 THEN
-        RAISE EXCEPTION 'trade "%" exists in more than one attached table', timeline.trade_id
-            USING ERRCODE = 'ambiguous_parameter',
-                  HINT = 'Say which one is meant: relation => ''name of the table''.';
-    ELSIF n = 0 THEN
-        RETURN;
-    END IF;
     RETURN QUERY
-    SELECT * FROM settlement._timeline(timeline.trade_id, found_in.f1)
+    WITH found AS MATERIALIZED (
+             SELECT f.* FROM settlement._find(timeline.trade_id, relation, all_rows => false) f WHERE f.is_known),
+         one AS MATERIALIZED (
+             SELECT f.* FROM found f WHERE settlement._is_one(timeline.trade_id, (SELECT count(*) FROM found)))
+    SELECT t.* FROM one o, LATERAL settlement._timeline(timeline.trade_id, o.attached_id, o.queued) t
     UNION ALL
-    SELECT found_in.f4, 'settled', found_in.f3::text
-    WHERE found_in.f2 = 'SETTLED' AND found_in.f4 IS NOT NULL
+    SELECT o.settled_at, 'settled', o.settlement_id FROM one o
+    WHERE o.status = 'SETTLED' AND o.settled_at IS NOT NULL
     ORDER BY 1, 2;
 END $$;
 COMMENT ON FUNCTION settlement.timeline(text, regclass) IS 'What happened to a trade and when: requests (successful ones only with settlement.attempt_history = all), acts of operators on it, and on everything while it was under way, death, settlement.';
