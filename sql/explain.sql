@@ -119,6 +119,36 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._explain_deferred(settlement.deferred) IS 'Internal: sentences on a waiting trade.';
 
+-- What the workers do with a dead trade by themselves.
+CREATE FUNCTION settlement._explain_policies(d settlement.dlq) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    p record;
+    what text;
+    goes_on boolean := false;
+BEGIN
+    FOR p IN SELECT * FROM settlement._policies_for(d) LOOP
+        what := CASE WHEN p.look_up THEN 'has the wallet asked about it' ELSE 'redrives it by itself' END;
+        goes_on := goes_on OR p.state IN ('due', 'breaker');
+        RETURN NEXT format('The policy "%s" %s.%s', p.policy, CASE
+            WHEN p.state = 'used up'
+            THEN format('has redriven it %s, as often as it may, and does not take it again',
+                        CASE p.times WHEN 1 THEN 'once' ELSE p.times || ' times' END)
+            WHEN p.state = 'not taken' THEN 'names it and does not take it: the wallet may have moved its money'
+            ELSE format('%s%s, time %s of %s', what,
+                CASE WHEN p.state = 'breaker' THEN ' when the circuit breaker closes next' ELSE '' END
+                || CASE WHEN p.due_at > clock_timestamp()
+                        THEN CASE p.state WHEN 'breaker' THEN ', not before ' ELSE ' at ' END || settlement._moment(p.due_at)
+                        WHEN p.state = 'due' THEN ' as soon as a worker comes to it' ELSE '' END,
+                p.times + 1, p.at_most) END,
+            coalesce('  The last time it could not: ' || p.note || '.', ''));
+    END LOOP;
+    IF goes_on THEN
+        RETURN QUERY SELECT * FROM settlement._explain_obstacles(d.symbol);
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._explain_policies(settlement.dlq) IS 'Internal: sentences on what the policies do with a dead trade.';
+
 CREATE FUNCTION settlement._explain_dead(d settlement.dlq) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -143,6 +173,7 @@ BEGIN
         THEN format('When the cause is mended, settlement.redrive(%1$L, ...) tries it under a new key; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
         ELSE format('settlement.redrive(%1$L, ...) tries it again; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
         END;
+    RETURN QUERY SELECT * FROM settlement._explain_policies(d);
 END $$;
 COMMENT ON FUNCTION settlement._explain_dead(settlement.dlq) IS 'Internal: sentences on a dead trade.';
 

@@ -41,6 +41,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT d.died_at, 'dead: ' || d.status, settlement._describe_failure(d.class, d.code, d.http_status, d.message)
     FROM dead d
     UNION ALL
+    SELECT CASE p.state WHEN 'due' THEN p.due_at WHEN 'used up' THEN p.last_at END,     -- NULL: nobody knows
+           CASE WHEN p.state = 'used up' THEN 'not redriven any more'
+                WHEN p.state = 'breaker' THEN 'will be redriven when the circuit breaker closes'
+                WHEN p.due_at > clock_timestamp() THEN 'will be redriven' ELSE 'due to be redriven' END,
+           concat_ws('; ', 'by policy ' || p.policy,
+                     format('time %s of %s', CASE p.state WHEN 'used up' THEN p.times ELSE p.times + 1 END, p.at_most), p.note)
+    FROM settlement.dlq d, LATERAL settlement._policies_for(d) p
+    WHERE d.trade_id = _timeline.trade_id AND d.attached_id = _timeline.attached_id AND p.state <> 'not taken'
+    UNION ALL
     SELECT u.recorded_at, 'outcome recorded: ' || u.status,
            'not yet written to the trade row' || coalesce(': ' || u.last_failure, '')
     FROM settlement.unapplied u
@@ -72,4 +81,4 @@ BEGIN
     WHERE o.status = 'SETTLED' AND o.settled_at IS NOT NULL
     ORDER BY 1, 2;
 END $$;
-COMMENT ON FUNCTION settlement.timeline(text, regclass) IS 'What happened to a trade and when: requests (successful ones only with settlement.attempt_history = all), acts of operators on it, and on everything while it was under way, death, settlement.';
+COMMENT ON FUNCTION settlement.timeline(text, regclass) IS 'What happened to a trade and when: requests (successful ones only with settlement.attempt_history = all), acts of operators on it, and on everything while it was under way, death, settlement; and what is due: the next attempt, or a redrive by a policy.';
