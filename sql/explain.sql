@@ -120,13 +120,21 @@ END $$;
 COMMENT ON FUNCTION settlement._explain_deferred(settlement.deferred) IS 'Internal: sentences on a waiting trade.';
 
 -- What the workers do with a dead trade by themselves.
-CREATE FUNCTION settlement._explain_policies(d settlement.dlq) RETURNS SETOF text
+CREATE FUNCTION settlement._explain_redrives(d settlement.dlq) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    r settlement.redrives;
     p record;
     what text;
     goes_on boolean := false;
 BEGIN
+    FOR r IN SELECT * FROM settlement._redrives_for(d) LOOP
+        goes_on := true;
+        RETURN NEXT format('Redrive %s is under way (%s) and %s it in its turn%s%s: settlement.redrive_progress says how far it is.', r.id, r.reason,
+            CASE WHEN r.look_up THEN 'has the wallet asked about' ELSE 'takes' END,
+            CASE WHEN r.state = 'canary' AND r.redriven >= r.canary THEN ', once its canary is settled' ELSE '' END,
+            coalesce(', unless it has taken ' || r.max || ' before', ''));
+    END LOOP;
     FOR p IN SELECT * FROM settlement._policies_for(d) LOOP
         what := CASE WHEN p.look_up THEN 'has the wallet asked about it' ELSE 'redrives it by itself' END;
         goes_on := goes_on OR p.state IN ('due', 'breaker');
@@ -147,7 +155,7 @@ BEGIN
         RETURN QUERY SELECT * FROM settlement._explain_obstacles(d.symbol);
     END IF;
 END $$;
-COMMENT ON FUNCTION settlement._explain_policies(settlement.dlq) IS 'Internal: sentences on what the policies do with a dead trade.';
+COMMENT ON FUNCTION settlement._explain_redrives(settlement.dlq) IS 'Internal: sentences on the redrives and policies that come to a dead trade.';
 
 CREATE FUNCTION settlement._explain_dead(d settlement.dlq) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -173,7 +181,7 @@ BEGIN
         THEN format('When the cause is mended, settlement.redrive(%1$L, ...) tries it under a new key; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
         ELSE format('settlement.redrive(%1$L, ...) tries it again; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
         END;
-    RETURN QUERY SELECT * FROM settlement._explain_policies(d);
+    RETURN QUERY SELECT * FROM settlement._explain_redrives(d);
 END $$;
 COMMENT ON FUNCTION settlement._explain_dead(settlement.dlq) IS 'Internal: sentences on a dead trade.';
 
