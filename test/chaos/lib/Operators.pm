@@ -23,7 +23,8 @@ sub catalogue
 	return (
 		{ group => 'settings', name => 'reload', weight => 6, play => \&reload, draw => sub {
 			my @names = sort keys %settings;
-			return (settings => join(',', map { my $name = Schedule::one_of(@names); "$name:" . Schedule::one_of(@{ $settings{$name} }) } 1 .. 3)) } },
+			return (settings => join(',', map { my $name = Schedule::one_of(@names); "$name:" . Schedule::one_of(@{ $settings{$name} }) } 1 .. 3)) },
+			each => [ { settings => join ',', map { my $name = $_; map { "$name:$_" } @{ $settings{$name} } } sort keys %settings } ] },
 		{ group => 'settings', name => 'rate limit', weight => 1, play => temporary('rate_limit', 300), draw => $some_seconds },
 		{ group => 'settings', name => 'disabled', weight => 1, play => temporary('enabled', 'off'), draw => $some_seconds },
 		{ group => 'lock', name => 'trades locked', weight => 3, draw => $some_seconds,
