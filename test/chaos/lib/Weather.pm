@@ -42,7 +42,7 @@ my %rules = (
 	'hang' => { action => 'hang' },
 	'hang after effect' => { action => 'hang', apply => \1, ms => 3000 },
 	'slow' => { action => 'pass', delay_ms => 200, jitter_ms => 400 },
-	'effect, then slow' => { action => 'pass', reply_delay_ms => 600 },
+	'effect then slow' => { action => 'pass', reply_delay_ms => 600 },
 	'reply after the timeout' => { action => 'pass', reply_delay_ms => 1500 },
 );
 my @proxy_modes = qw(delay jitter cut_request cut_reply half_open blackhole refuse);
