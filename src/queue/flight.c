@@ -137,8 +137,9 @@ fill_arena(TradeFlight *flight, const TextList *list, MemoryContext context)
 		if (flight->arena != NULL)
 			pfree(flight->arena);
 		flight->arena = NULL;
+		flight->arena_size = 0; /* stays so if there is no memory */
+		flight->arena = MemoryContextAlloc(context, Max(list->bytes, 256));
 		flight->arena_size = Max(list->bytes, 256);
-		flight->arena = MemoryContextAlloc(context, flight->arena_size);
 	}
 	at = flight->arena;
 	for (int i = 0; i < list->n; i++)

@@ -213,10 +213,12 @@ held_release(Worker *w)
 		return;
 	flights = palloc(sizeof(TradeFlight *) * n);
 	memcpy(flights, w->held, sizeof(TradeFlight *) * n);
+	w->submitting = true;
 	w->n_held -= n;
 	memmove(w->held, w->held + n, sizeof(TradeFlight *) * w->n_held);
 	show_since(w);
 	sender_submit(w, flights, n);
+	w->submitting = false;
 	pfree(flights);
 }
 

@@ -110,10 +110,10 @@ finish_part(Worker *w, Turn *turn)
 {
 	Finish	   *finish = &turn->finish;
 
-	finish->n = w->n_answered;
-	if (finish->n == 0)
+	if (w->n_answered == 0)
 		return;
-	finish->flights = palloc(sizeof(TradeFlight *) * finish->n);
+	finish->flights = palloc(sizeof(TradeFlight *) * w->n_answered);
+	finish->n = w->n_answered;
 	memcpy(finish->flights, w->answered, sizeof(TradeFlight *) * finish->n);
 	finish->client = w->client;
 	finish->evidence_only = w->evidence_only;

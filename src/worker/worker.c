@@ -127,12 +127,14 @@ start_signals(void)
 static void
 build_wait_set(Worker *w)
 {
-	w->wait_set = create_wait_event_set_compat(TopMemoryContext, 3);
-	AddWaitEventToSet(w->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(w->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	WaitEventSet *set = create_wait_event_set_compat(TopMemoryContext, 3);
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	if (w->client != NULL)
-		AddWaitEventToSet(w->wait_set, WL_SOCKET_READABLE,
+		AddWaitEventToSet(set, WL_SOCKET_READABLE,
 						  wallet_client_fd(w->client), NULL, NULL);
+	w->wait_set = set;			/* whole, or none */
 }
 
 static long
@@ -295,6 +297,7 @@ loop(Worker *w)
 		if (turn_needed(w, now))
 			turn_run(w);
 		upkeep(w, now);
+		pgstat_report_stat(false);
 		report_activity(w);
 		if (w->wait_set == NULL)
 			build_wait_set(w);
@@ -329,7 +332,7 @@ recover_from_error(Worker *w)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("settlement worker gives up after an error within the HTTP library")));
-	if (w->turn.committed)
+	if (w->turn.committed || w->submitting)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("settlement worker gives up after an error between a commit and its requests")));

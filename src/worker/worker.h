@@ -85,6 +85,7 @@ typedef struct Worker
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
 	bool		in_client;		/* the wallet client is at work */
+	bool		submitting;		/* flights are on their way to it, in no list */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
