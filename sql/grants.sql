@@ -17,7 +17,7 @@ DECLARE
         resolve,resolve_where,dlq_purge,dlq_export,lookup,pause,
         resume,wait_paused,drain,_undrained,_drained,_in_transaction_block,_progress_begin,_progress,_progress_end,
         breaker_open,breaker_close,rescan,restart_worker,explain,_explain,timeline,_timeline,evidence,_evidence,
-        _content,_content_query,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';
+        _content,_content_query,_find,_is_one,_trade_tables,_trade_row,_trade_writer,_queued,_queued_by,_is_known,_nowhere,_doctor_deep}';
     object regclass;
     routine regprocedure;
 BEGIN

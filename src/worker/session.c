@@ -1,8 +1,8 @@
 /*
  * session.c
- *	  Transactions of a worker.
+ *	  Transactions of a worker, and the settings of it and of a probe.
  *
- * A worker's session gets what ALTER DATABASE and the configuration set.  What
+ * Such a session gets what ALTER DATABASE and the configuration set.  What
  * would weaken it is overridden: a claim must be durable before a request
  * leaves, and the trade rows must be written by the ordinary rules.
  */
@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "replication/syncrep.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
@@ -41,9 +40,9 @@ session_start(void)
 	override("deadlock_timeout", "10ms", PGC_SUSET);
 	/* an error is survived */
 	override("exit_on_error", "off", PGC_USERSET);
-#if PG_VERSION_NUM >= 170000
-	override("transaction_timeout", "0", PGC_USERSET);
-#endif
+	/* of PostgreSQL 17; it ends the process */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		override("transaction_timeout", "0", PGC_USERSET);
 	override("check_function_bodies", "on", PGC_USERSET);
 	/* our statements are short; compiling one would stop all requests for a second */
 	override("jit", "off", PGC_USERSET);
@@ -87,5 +86,5 @@ session_commit(void)
 	/* a timeout that came too late must not cancel the wait for a standby */
 	CHECK_FOR_INTERRUPTS();
 	CommitTransactionCommand();
-	pgstat_report_stat(false);
+	/* nothing that may fail comes here: an error means that all was undone */
 }

@@ -1,13 +1,15 @@
 /*
  * faults.c
  *	  Preloaded into a server under test: fails what cannot be made to fail from
- *	  outside, at a moment that the test chooses.  See FaultyServer.pm.
+ *	  outside, at a moment that the test chooses.  See process_faults.t.
  *
  * The test writes its wishes into a small file that is mapped here; nothing is
  * read from it but these few fields.
  *
  *	  full          writes to files whose path holds this text: no space left
  *	  memory_pid    in this process each memory_every-th allocation fails
+ *	  memory_min    ... or instead each of at least so many bytes
+ *	  memory_max    ... and less than so many; 0: by their number
  *	  divide_pid    this process divides by zero within libcurl, once
  *	  injected      how often something was made to fail
  *	  stuck_pid     what this process writes to the WAL takes until that is 0
@@ -40,6 +42,8 @@ typedef struct Wishes
 	char		full[32];
 	int32_t		memory_pid;
 	int32_t		memory_every;
+	int32_t		memory_min;
+	int32_t		memory_max;
 	int32_t		divide_pid;
 	int32_t		injected;
 	int32_t		stuck_pid;
@@ -142,14 +146,25 @@ pwritev64(int fd, const struct iovec *parts, int n, off64_t at)
 	return is_full(fd) ? -1 : next(fd, parts, n, at);
 }
 
+/* PostgreSQL 16 makes room for many blocks at once so. */
+int
+posix_fallocate(int fd, off_t at, off_t len)
+{
+	NEXT(posix_fallocate);
+	return is_full(fd) ? ENOSPC : next(fd, at, len);
+}
+
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 
 static int
-is_exhausted(void)
+is_exhausted(size_t size)
 {
-	if (wishes->memory_pid == 0 || wishes->memory_pid != getpid() ||
+	if (wishes->memory_pid == 0 || wishes->memory_pid != getpid())
+		return 0;
+	if (wishes->memory_max != 0 ?
+		size < (size_t) wishes->memory_min || size >= (size_t) wishes->memory_max :
 		++allocations % wishes->memory_every != 0)
 		return 0;
 	__atomic_fetch_add(&wishes->injected, 1, __ATOMIC_RELAXED);
@@ -160,19 +175,19 @@ is_exhausted(void)
 void *
 malloc(size_t size)
 {
-	return is_exhausted() ? NULL : __libc_malloc(size);
+	return is_exhausted(size) ? NULL : __libc_malloc(size);
 }
 
 void *
 calloc(size_t n, size_t size)
 {
-	return is_exhausted() ? NULL : __libc_calloc(n, size);
+	return is_exhausted(n * size) ? NULL : __libc_calloc(n, size);
 }
 
 void *
 realloc(void *old, size_t size)
 {
-	return is_exhausted() ? NULL : __libc_realloc(old, size);
+	return is_exhausted(size) ? NULL : __libc_realloc(old, size);
 }
 
 static void

@@ -4,11 +4,7 @@ BEGIN;
 SET client_min_messages = error;
 SELECT no_plan();
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
 -- ---------------------------------------------------------------- the tally
 
