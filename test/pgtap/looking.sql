@@ -132,7 +132,7 @@ SELECT is_empty($$ SELECT pg_temp.found('queue') $$, '... at what waits');
 INSERT INTO shop.trades VALUES ('old', 'BTC/USDT', 'b', 's', 'bo', 'so', 1, 1, 0, 0);
 UPDATE settlement.queue SET enqueued_at = now() - interval '11 minutes';
 SELECT alike((SELECT pg_temp.found('queue')), 'fail the next ready trade has waited since % -> See the row "sending".', '... and for how long');
-SELECT alike((SELECT pg_temp.found('wallet_url')), 'fail settlement.wallet_url %', '... at the wallet''s address');
+SELECT alike((SELECT pg_temp.found('wallet_url')), 'warn this session has its own value (from: session)% -> %', '... at the wallet''s address, which this session has set for itself');
 SELECT is_empty($$ SELECT * FROM settlement.doctor(deep => true, probe => false) WHERE status <> 'ok' AND coalesce(hint, '') = '' $$, '... and has a hint for each');
 
 -- ---------------------------------------------------------------- who did what
