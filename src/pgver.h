@@ -29,8 +29,9 @@ CppConcat(pg_finfo_, funcname)(void) \
 extern int	no_such_variable
 #endif
 
-#if PG_VERSION_NUM < 130000
-#error "settlement needs PostgreSQL 13 or later"
+/* 13.2 was the first with TimestampDifferenceMilliseconds. */
+#if PG_VERSION_NUM < 130002
+#error "settlement needs PostgreSQL 13.2 or later"
 #endif
 
 /* Macros of variable-length values: 16 took them out of postgres.h. */
@@ -56,6 +57,32 @@ extern int	no_such_variable
 #define random_fraction() pg_prng_double(&pg_global_prng_state)
 #else
 #define random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#endif
+
+/* MarkGUCPrefixReserved: 15; before, placeholders only drew a warning. */
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix)	EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* The timeline that WAL is written to; not during recovery. */
+#if PG_VERSION_NUM >= 150000
+#define insertion_timeline_compat()	GetWALInsertionTimeLine()
+#else
+/* RecoveryInProgress sets ThisTimeLineID */
+#define insertion_timeline_compat()	((void) RecoveryInProgress(), ThisTimeLineID)
+#endif
+
+/* What queue/key.c uses of pg_cryptohash, which 14 has. */
+#if PG_VERSION_NUM >= 140000
+#include "common/cryptohash.h"
+#else
+#include "common/sha2.h"
+typedef pg_sha256_ctx pg_cryptohash_ctx;
+#define pg_cryptohash_create(type)				((pg_cryptohash_ctx *) palloc(sizeof(pg_cryptohash_ctx)))
+#define pg_cryptohash_init(ctx)					(pg_sha256_init(ctx), 0)
+#define pg_cryptohash_update(ctx, data, len)	(pg_sha256_update(ctx, data, len), 0)
+#define pg_cryptohash_final(ctx, out, size)		(pg_sha256_final(ctx, out), 0)
+#define pg_cryptohash_free(ctx)					pfree(ctx)
 #endif
 
 /* 64 random bits, not for secrets. */
@@ -107,6 +134,15 @@ extern int	no_such_variable
 #else
 #define EvalPlanQualInit_compat(epq, estate) \
 	EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
+/* 16 took permissions out of the range table; parser/parse_relation.h is included. */
+#if PG_VERSION_NUM >= 160000
+#define set_updated_columns_compat(permissions, entry, columns) \
+	(addRTEPermissionInfo(&(permissions), entry)->updatedCols = (columns))
+#else
+#define set_updated_columns_compat(permissions, entry, columns) \
+	((entry)->updatedCols = (columns))
 #endif
 
 #if PG_VERSION_NUM >= 180000

@@ -96,7 +96,7 @@ settlement_next_epoch(PG_FUNCTION_ARGS)
 Datum
 settlement_writer(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TRANSACTIONID(GetCurrentTransactionId());
+	PG_RETURN_DATUM(TransactionIdGetDatum(GetCurrentTransactionId()));
 }
 
 Datum

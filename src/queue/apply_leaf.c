@@ -18,9 +18,7 @@
 #include "catalog/pg_class.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#if PG_VERSION_NUM >= 160000
 #include "parser/parse_relation.h"
-#endif
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
@@ -255,11 +253,7 @@ init_range_table(EState *estate, const ApplyLeaf *leaf)
 	entry->relid = RelationGetRelid(leaf->rel);
 	entry->relkind = leaf->rel->rd_rel->relkind;
 	entry->rellockmode = RowExclusiveLock;
-#if PG_VERSION_NUM >= 160000
-	addRTEPermissionInfo(&permissions, entry)->updatedCols = updated_columns(leaf);
-#else
-	entry->updatedCols = updated_columns(leaf);
-#endif
+	set_updated_columns_compat(permissions, entry, updated_columns(leaf));
 	ExecInitRangeTable_compat(estate, list_make1(entry), permissions);
 }
 

@@ -70,12 +70,7 @@ static char lineage[UUID_TEXT_LEN + 1];	/* "" until the database may send */
 TimeLineID
 identity_timeline(void)
 {
-#if PG_VERSION_NUM >= 150000
-	return GetWALInsertionTimeLine();
-#else
-	(void) RecoveryInProgress();	/* sets it */
-	return ThisTimeLineID;
-#endif
+	return insertion_timeline_compat();
 }
 
 /* ----------------------------------------------------------- the identity */

@@ -7,9 +7,9 @@
  */
 #include "postgres.h"
 
-#include "common/cryptohash.h"
 #include "common/sha2.h"
 
+#include "pgver.h"
 #include "policy/idempotency.h"
 #include "queue/attachment.h"
 #include "queue/key.h"

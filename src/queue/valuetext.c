@@ -90,9 +90,9 @@ static Datum
 int_as_text(int64 value)
 {
 	char		buf[MAX_INT_LEN + 1];
-	int			len = pg_lltoa(value, buf);
 
-	return PointerGetDatum(cstring_to_text_with_len(buf, len));
+	pg_lltoa(value, buf);		/* 13 does not return the length */
+	return CStringGetTextDatum(buf);
 }
 
 static Datum

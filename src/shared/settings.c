@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "pgver.h"
 #include "shared/settings.h"
 #include "shared/shmem.h"
 #include "wallet/client.h"
@@ -259,7 +260,7 @@ define_worker_settings(void)
 			   process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 			   0);
 	define_int("settlement.concurrency",
-			   "Trades that one worker may have in flight.",
+			   "Trades that one worker may have at the wallet at a time.",
 			   &settlement_concurrency, 64, 1, MAX_CONCURRENCY, PGC_SIGHUP, 0);
 	define_bool("settlement.adaptive_concurrency",
 				"Find out how many requests the wallet can take, up to settlement.concurrency.",
@@ -312,9 +313,5 @@ settings_define(void)
 	define_wallet_settings();
 	define_retry_settings();
 	define_worker_settings();
-#if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("settlement");
-#else
-	EmitWarningsOnPlaceholders("settlement");
-#endif
 }

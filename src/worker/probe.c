@@ -26,6 +26,7 @@
 #include "shared/shmem.h"
 #include "worker/probe.h"
 #include "worker/process.h"
+#include "worker/worker.h"
 
 /*
  * Somebody may hold the lock that a connection to the database waits for, e.g.
@@ -183,6 +184,7 @@ settlement_probe_main(Datum main_arg)
 
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
 											  InvalidOid, 0);
+	session_start();
 	StartTransactionCommand();
 	found = OidIsValid(get_extension_oid("settlement", true));
 	CommitTransactionCommand();

@@ -173,6 +173,24 @@ sender_on_hold(Worker *w)
 	return result;
 }
 
+bool
+sender_unhindered(Worker *w)
+{
+	bool		result;
+
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	result = w->db->breaker.state == BREAKER_CLOSED &&
+		limiter_is_idle(&w->db->limiter, settlement_rate_limit, GetCurrentTimestamp());
+	LWLockRelease(w->db->policy_lock);
+	return result;
+}
+
+int
+sender_in_flight(const Worker *w)
+{
+	return w->pool->n_used - w->n_answered - w->n_held;
+}
+
 /* ms until breaker and limiter may let one through; -1: only by hand. */
 long
 sender_wait_ms(Worker *w, TimestampTz now)

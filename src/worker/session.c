@@ -1,8 +1,8 @@
 /*
  * session.c
- *	  Transactions of a worker.
+ *	  Transactions of a worker, and the settings of it and of a probe.
  *
- * A worker's session gets what ALTER DATABASE and the configuration set.  What
+ * Such a session gets what ALTER DATABASE and the configuration set.  What
  * would weaken it is overridden: a claim must be durable before a request
  * leaves, and the trade rows must be written by the ordinary rules.
  */
@@ -40,9 +40,9 @@ session_start(void)
 	override("deadlock_timeout", "10ms", PGC_SUSET);
 	/* an error is survived */
 	override("exit_on_error", "off", PGC_USERSET);
-#if PG_VERSION_NUM >= 170000
-	override("transaction_timeout", "0", PGC_USERSET);
-#endif
+	/* of PostgreSQL 17; it ends the process */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		override("transaction_timeout", "0", PGC_USERSET);
 	override("check_function_bodies", "on", PGC_USERSET);
 	/* our statements are short; compiling one would stop all requests for a second */
 	override("jit", "off", PGC_USERSET);

@@ -154,7 +154,7 @@ wait_time(Worker *w, TimestampTz now)
 	int			client_ms;
 	long		sender_ms;
 
-	if (w->n_held > 0)
+	if (w->n_held > 0 && sender_in_flight(w) < sender_concurrency(w))
 		timeout = Min(timeout, held_wait_ms(w));
 	if (w->client != NULL)
 	{
@@ -260,8 +260,9 @@ report_activity(Worker *w)
 }
 
 /*
- * Until nothing more comes: what arrived while the first replies were read goes
- * into the same turn.
+ * Until nothing more comes, or there is a turn's worth: what arrived while the
+ * first replies were read goes into the same turn.  What was claimed ahead takes
+ * the places that they leave.
  */
 static void
 collect_replies(Worker *w)
@@ -275,7 +276,9 @@ collect_replies(Worker *w)
 		wallet_client_run(w->client);
 		w->in_client = false;
 		sender_collect(w);
-	} while (w->n_answered > before && w->n_answered < w->pool->n_used);
+		held_release(w);
+	} while (w->n_answered > before && sender_in_flight(w) > 0 &&
+			 w->n_answered < sender_concurrency(w));
 }
 
 static void

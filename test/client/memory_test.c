@@ -8,6 +8,10 @@
  * out, nothing is sent twice, and what it says agrees with what the server saw:
  * settled only with the settlement id, not executed only if nothing was sent.
  *
+ * Each attempt has a key of its own.  Memory may run out right after the request
+ * was sent: then the result is there before the server has read the request, and
+ * that is counted for its key all the same, at the latest when all is done.
+ *
  * libcurl 7.88 divides by zero after it could not add a transfer to one of its
  * tables.  The server makes an error of the signal, upon which the worker starts
  * afresh; so does this test.
@@ -21,6 +25,7 @@
 #include <curl/curl.h>
 #include <jansson.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,14 +35,28 @@
 #include "server.h"
 #include "wallet/client.h"
 
-#define KEY		"00000000-0000-5000-8000-000000000001"
+#define KEY_FORMAT	"00000000-0000-5000-8000-%012d"
+#define MAX_ATTEMPTS	65536
 #define N_REQUESTS	2
 #define N_BATCH		3
+
+/* One key, one attempt.  seen is the server's, under lock. */
+typedef struct Attempt
+{
+	char		key[IDEMPOTENCY_KEY_LEN + 1];
+	int			seen;			/* requests with this key */
+	Outcome		outcome;
+} Attempt;
 
 static const WalletTrade trade = {
 	"42", "alice", "bob", "o-1", "o-2", "BTC", "USDT",
 	"0.5", "25000", "50000", "25", "12.5"
 };
+
+static Attempt attempts[MAX_ATTEMPTS];
+static int	n_attempts;			/* of all lives of one sweep */
+static int	n_strange;			/* requests that nobody asked for so */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static sigjmp_buf on_division;
 static WalletClient *abandoned[16];	/* reachable, so that they are no leaks */
@@ -107,67 +126,95 @@ slow(void)
 	return text != NULL ? atoi(text) : 1;
 }
 
+static Attempt *
+new_attempt(void)
+{
+	Attempt    *a = &attempts[n_attempts];
+
+	assert_true(n_attempts < MAX_ATTEMPTS);
+	snprintf(a->key, sizeof a->key, KEY_FORMAT, n_attempts++);
+	a->outcome = OUTCOME_UNKNOWN;	/* of an abandoned client it stays so */
+	return a;
+}
+
+/* Called with the lock held. */
+static void
+count_key(const char *key)
+{
+	int			n;
+
+	if (sscanf(key, KEY_FORMAT, &n) == 1 && n >= 0 && n < MAX_ATTEMPTS)
+		attempts[n].seen++;
+	else
+		n_strange++;
+}
+
 static bool
 settle(Request *r)
 {
-	if (strstr(r->head, "/settle-batch ") != NULL)
+	static char body[sizeof r->body];	/* the same for each single request */
+	char		keys[BATCH_KEYS_MAX][64];
+	bool		is_batch = strstr(r->head, "/settle-batch ") != NULL;
+
+	pthread_mutex_lock(&lock);
+	if (!is_batch)
+	{
+		count_key(r->key);
+		if (body[0] == '\0')
+			strcpy(body, r->body);
+		if (strcmp(r->body, body) != 0)
+			n_strange++;
+	}
+	else
+		for (int i = batch_keys(r, keys) - 1; i >= 0; i--)
+			count_key(keys[i]);
+	if (strstr(r->head, "Authorization: Bearer secret\r\n") == NULL)
+		n_strange++;
+	pthread_mutex_unlock(&lock);
+	if (is_batch)
 		send_batch_success(r);
 	else
 		send_success(r);
 	return true;
 }
 
+/* Does what the client said agree with what the server has seen of it so far? */
 static void
-check(const WalletResult *result, int requests, const Request *last)
+check_seen(Attempt *a)
 {
-	static char body[sizeof last->body];
+	int			seen;
 
-	assert_true(requests <= 1);
-	if (requests == 1)
-	{
-		if (body[0] == '\0')
-			strcpy(body, last->body);
-		assert_string_equal(last->body, body);
-		assert_string_equal(last->key, KEY);
-		assert_non_null(strstr(last->head, "Authorization: Bearer secret\r\n"));
-	}
-	switch (result->verdict.outcome)
-	{
-		case OUTCOME_SETTLED:
-			assert_string_equal(result->settlement_id, "s-" KEY);
-			assert_int_equal(requests, 1);
-			break;
-		case OUTCOME_NOT_EXECUTED:
-			assert_false(result->facts.maybe_sent);
-			assert_int_equal(requests, 0);
-			break;
-		default:
-			assert_int_equal(result->verdict.outcome, OUTCOME_UNKNOWN);
-			assert_true(result->facts.maybe_sent);
-	}
+	pthread_mutex_lock(&lock);
+	seen = a->seen;
+	pthread_mutex_unlock(&lock);
+	assert_true(seen <= 1);
+	if (a->outcome == OUTCOME_SETTLED)
+		assert_int_equal(seen, 1);
+	else if (a->outcome == OUTCOME_NOT_EXECUTED)
+		assert_int_equal(seen, 0);
 }
 
-/* Of a batch: the trades of one request share its fate, unless they are answered. */
 static void
-check_batch(const WalletResult *result, int requests, const char *key)
+check(const WalletResult *result)
 {
+	Attempt    *a = result->context;
 	char		id[64];
 
-	assert_true(requests <= N_BATCH);
-	snprintf(id, sizeof id, "s-%s", key);
-	switch (result->verdict.outcome)
+	snprintf(id, sizeof id, "s-%s", a->key);
+	a->outcome = result->verdict.outcome;
+	switch (a->outcome)
 	{
 		case OUTCOME_SETTLED:
 			assert_string_equal(result->settlement_id, id);
-			assert_true(requests > 0);
 			break;
 		case OUTCOME_NOT_EXECUTED:
 			assert_false(result->facts.maybe_sent);
 			break;
 		default:
-			assert_int_equal(result->verdict.outcome, OUTCOME_UNKNOWN);
+			assert_int_equal(a->outcome, OUTCOME_UNKNOWN);
 			assert_true(result->facts.maybe_sent);
 	}
+	check_seen(a);
 }
 
 static int64_t
@@ -179,54 +226,12 @@ now_ms(void)
 	return (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* One request, from submit to result. */
+/* Take results until so many have come. */
 static void
-request(WalletClient *client, Server *server)
+take(WalletClient *client, int left)
 {
-	int			before = server_requests(server);
 	int64_t		end = now_ms() + 10000 * slow();
-	const WalletResult *result;
 
-	armed = true;
-	assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, KEY, 1, 7, NULL, server));
-	while ((result = wallet_client_next(client)) == NULL)
-	{
-		struct pollfd p = {wallet_client_fd(client), POLLIN, 0};
-		int			timeout = wallet_client_timeout_ms(client);
-
-		assert_true(now_ms() < end);
-		poll(&p, 1, timeout < 0 || timeout > 100 ? 100 : timeout);
-		wallet_client_run(client);
-	}
-	armed = false;
-	assert_ptr_equal(result->context, server);
-	check(result, server_requests(server) - before, server_last_request(server));
-}
-
-/* Several trades in one request; where that cannot be, each alone. */
-static void
-batch(WalletClient *client, Server *server)
-{
-	static char keys[N_BATCH][IDEMPOTENCY_KEY_LEN + 1];
-	int			before = server_requests(server);
-	int64_t		end = now_ms() + 10000 * slow();
-	int			left = N_BATCH;
-	bool		begun;
-
-	armed = true;
-	begun = wallet_batch_begin(client);
-	for (int i = 0; i < N_BATCH; i++)
-	{
-		snprintf(keys[i], sizeof keys[i], "00000000-0000-5000-8000-%012d", 10 + i);
-		if (begun && wallet_batch_add(client, &trade, keys[i], 1, 7, NULL, keys[i]))
-			continue;
-		if (begun)
-			wallet_batch_send(client, 7);
-		begun = false;
-		assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, keys[i], 1, 7, NULL, keys[i]));
-	}
-	if (begun)
-		wallet_batch_send(client, 7);
 	while (left > 0)
 	{
 		struct pollfd p = {wallet_client_fd(client), POLLIN, 0};
@@ -236,19 +241,52 @@ batch(WalletClient *client, Server *server)
 		assert_true(now_ms() < end);
 		poll(&p, 1, timeout < 0 || timeout > 100 ? 100 : timeout);
 		wallet_client_run(client);
-		while ((result = wallet_client_next(client)) != NULL)
-		{
-			check_batch(result, server_requests(server) - before, result->context);
-			left--;
-		}
+		for (; (result = wallet_client_next(client)) != NULL; left--)
+			check(result);
 	}
+}
+
+/* One request, from submit to result. */
+static void
+request(WalletClient *client)
+{
+	Attempt    *a = new_attempt();
+
+	armed = true;
+	assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, a->key, 1, 7, NULL, a));
+	take(client, 1);
+	armed = false;
+}
+
+/* Several trades in one request; where that cannot be, each alone. */
+static void
+batch(WalletClient *client)
+{
+	bool		begun;
+
+	armed = true;
+	begun = wallet_batch_begin(client);
+	for (int i = 0; i < N_BATCH; i++)
+	{
+		Attempt    *a = new_attempt();
+
+		if (begun && wallet_batch_add(client, &trade, a->key, 1, 7, NULL, a))
+			continue;
+		if (begun)
+			wallet_batch_send(client, 7);
+		begun = false;
+		assert_true(wallet_client_submit(client, WALLET_SETTLE, &trade, a->key, 1, 7, NULL, a));
+	}
+	if (begun)
+		wallet_batch_send(client, 7);
+	take(client, N_BATCH);
 	armed = false;
 	assert_int_equal(wallet_client_in_flight(client), 0);
 }
 
 /* A client's life; true when memory ran out in it. */
 static bool
-life(Server *server, const char *url, long from, long to)
+life(const char *url, long from, long to)
 {
 	const WalletConfig config = {
 		.adapter = "native",.url = url,.authorization = "Bearer secret",
@@ -258,7 +296,6 @@ life(Server *server, const char *url, long from, long to)
 	};
 	char		err[256] = "";
 	WalletClient *volatile client;
-	int			before = server_requests(server);
 
 	allocations = 0;
 	fail_from = from;
@@ -273,13 +310,12 @@ life(Server *server, const char *url, long from, long to)
 		armed = false;
 		assert_true(n_abandoned < 16);
 		abandoned[n_abandoned++] = client;
-		assert_true(server_requests(server) - before <= N_REQUESTS + N_BATCH);
 		return true;
 	}
 	for (int i = 0; client != NULL && i < N_REQUESTS; i++)
-		request(client, server);
+		request(client);
 	if (client != NULL)
-		batch(client, server);
+		batch(client);
 	fail_from = allocations + 1;
 	wallet_client_destroy(client);
 	return allocations >= from;
@@ -294,11 +330,17 @@ sweep(bool for_good)
 
 	signal(SIGFPE, divided);
 	snprintf(url, sizeof url, "http://127.0.0.1:%d", server_port(server));
-	while (life(server, url, n, for_good ? 1000000 : n))
+	memset(attempts, 0, sizeof attempts);
+	n_attempts = n_strange = 0;
+	while (life(url, n, for_good ? 1000000 : n))
 		n++;
 	assert_true(n > 50);
-	print_message("# %ld allocations, %d clients abandoned\n", n - 1, n_abandoned);
+	print_message("# %ld allocations, %d attempts, %d clients abandoned\n",
+				  n - 1, n_attempts, n_abandoned);
 	server_stop(server);
+	for (int i = 0; i < n_attempts; i++)
+		check_seen(&attempts[i]);
+	assert_int_equal(n_strange, 0);
 }
 
 static void

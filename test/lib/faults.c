@@ -12,6 +12,7 @@
  *	  memory_max    ... and less than so many; 0: by their number
  *	  divide_pid    this process divides by zero within libcurl, once
  *	  injected      how often something was made to fail
+ *	  stuck_pid     what this process writes to the WAL takes until that is 0
  *
  * A request or a reply that holds one of two texts kills its process: poison.
  */
@@ -45,6 +46,7 @@ typedef struct Wishes
 	int32_t		memory_max;
 	int32_t		divide_pid;
 	int32_t		injected;
+	int32_t		stuck_pid;
 } Wishes;
 
 static volatile Wishes nothing;
@@ -72,24 +74,44 @@ map_wishes(void)
 	if (next == NULL) next = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
 
 static int
-is_full(int fd)
+path_holds(int fd, const char *part)
 {
 	char		link[64];
 	char		path[512];
-	char		part[sizeof(wishes->full)];
 	ssize_t		len;
 
-	if (wishes->full[0] == '\0')
-		return 0;
-	for (size_t i = 0; i < sizeof part; i++)
-		part[i] = wishes->full[i];
-	part[sizeof part - 1] = '\0';
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	len = readlink(link, path, sizeof path - 1);
 	if (len < 0)
 		return 0;
 	path[len] = '\0';
-	if (strstr(path, part) == NULL)
+	return strstr(path, part) != NULL;
+}
+
+/* Before each write: a minute at most. */
+static void
+be_slow(int fd)
+{
+	for (int i = 0; i < 6000 && wishes->stuck_pid != 0 && wishes->stuck_pid == getpid(); i++)
+	{
+		if (!path_holds(fd, "/pg_wal/"))
+			return;
+		usleep(10000);
+	}
+}
+
+static int
+is_full(int fd)
+{
+	char		part[sizeof(wishes->full)];
+
+	be_slow(fd);
+	if (wishes->full[0] == '\0')
+		return 0;
+	for (size_t i = 0; i < sizeof part; i++)
+		part[i] = wishes->full[i];
+	part[sizeof part - 1] = '\0';
+	if (!path_holds(fd, part))
 		return 0;
 	__atomic_fetch_add(&wishes->injected, 1, __ATOMIC_RELAXED);
 	errno = ENOSPC;
@@ -122,6 +144,14 @@ pwritev64(int fd, const struct iovec *parts, int n, off64_t at)
 {
 	NEXT(pwritev64);
 	return is_full(fd) ? -1 : next(fd, parts, n, at);
+}
+
+/* PostgreSQL 16 makes room for many blocks at once so. */
+int
+posix_fallocate(int fd, off_t at, off_t len)
+{
+	NEXT(posix_fallocate);
+	return is_full(fd) ? ENOSPC : next(fd, at, len);
 }
 
 extern void *__libc_malloc(size_t size);

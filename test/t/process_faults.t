@@ -18,17 +18,18 @@ my $wishes = "$dir/wishes";
 # As faults.c has it; what is not named is not wished.
 sub wish
 {
-	my (%wish) = (full => '', memory_pid => 0, memory_every => 1, memory_min => 0, memory_max => 0, divide_pid => 0, @_);
+	my (%wish) = (full => '', memory_pid => 0, memory_every => 1, memory_min => 0, memory_max => 0, divide_pid => 0,
+		stuck_pid => 0, @_);
 	open my $out, '+<:raw', $wishes or die $!;
-	syswrite $out, pack 'a32 l6', @wish{qw(full memory_pid memory_every memory_min memory_max divide_pid)}, 0;
+	syswrite $out, pack 'a32 l7', @wish{qw(full memory_pid memory_every memory_min memory_max divide_pid)}, 0, $wish{stuck_pid};
 }
 sub injected
 {
 	open my $in, '<:raw', $wishes or die $!;
-	sysread $in, my $bytes, 56;
-	return (unpack 'a32 l6', $bytes)[6];
+	sysread $in, my $bytes, 60;
+	return (unpack 'a32 l7', $bytes)[6];
 }
-PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 56);
+PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 60);
 system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', '-o', "$dir/faults.so",
 	"$FindBin::Bin/../lib/faults.c", '-ldl') == 0 or die 'faults.c does not build';
 $ENV{SETTLEMENT_FAULTS} = $wishes;
@@ -163,6 +164,27 @@ scenario no_space_for_tables => sub {
 	is($s->requests - $requests, 120, 'nothing was sent again');
 	is($s->effects - $booked, 120, 'one effect of each');
 	$s->faults;
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
+# The claim cannot be written: nothing is sent meanwhile, and whoever looks is told why.
+scenario a_disk_that_does_not_answer => sub {
+	start_afresh();
+	$s->set(workers => 1);
+	$s->wait_for_workers(1);
+	my ($pid) = $s->worker_pids;
+	my $requests = $s->requests;
+	wish(stuck_pid => $pid);
+	$s->trade('stuck');
+	$s->becomes('SELECT phase, waits_for FROM settlement.in_flight', 'sending|disk', 'in_flight says that its worker waits for the disk');
+	is($s->sql("SELECT waits_for FROM settlement.workers WHERE pid = $pid"), 'disk', 'workers says so too');
+	like($s->sql("SELECT settlement.explain('stuck')"), qr/the request has not left yet; the worker waits for: disk/, 'and explain()');
+	is($s->requests, $requests, 'nothing is sent');
+	wish();
+	$s->status_is('stuck', 'SETTLED');
+	$s->reset('workers');
+	$s->wait_for_workers(2);
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };

@@ -75,8 +75,9 @@ for my $json (sort keys %ends)
 	my ($code) = settle($wallet, $ends{$json});
 	ok($code == 52 || $code == 56, "$ends{$json}_over_tls") or diag $code;
 }
+# Newer versions of curl say 56 wherever TLS did not end in order.
 rule('{"action":"truncate"}');
-is((settle($wallet, 'cut'))[0], 18, 'a_truncated_reply_over_tls');
+like(join(' ', settle($wallet, 'cut')), qr/\A(?:18|56) [^}]*\{"success":true[^}]*\z/, 'a_truncated_reply_over_tls');
 rule('{"action":"raw","body":"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"}');
 is((settle($wallet, 'raw'))[1], 'ok', 'raw_bytes_over_tls');
 rule('{"action":"drip","bytes":50,"interval_ms":20}');
@@ -91,7 +92,7 @@ rule('{"action":"twice"}');
 	is(scalar(() = $seen =~ /"success":true/g), 2, 'twice_over_tls') or diag $seen;
 }
 rule('{"action":"hang","ms":200}');
-is((settle($wallet, 'hang'))[0], 52, 'a_hang_over_tls');
+like(join(' ', settle($wallet, 'hang')), qr/\A(52|56) curl: /, 'a_hang_over_tls');
 is($wallet->stop, 0, 'ends_cleanly');
 
 my $mutual = Walletd->start(args => [ @server, '--tls-client-ca', "$dir/ca.pem" ], scheme => 'https');
