@@ -4,13 +4,13 @@ EXTVERSION = 0.1
 MODULE_big = settlement
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/policy/*.c src/wallet/*.c src/shared/*.c \
          src/queue/*.c src/worker/*.c src/api/*.c))
-SQL_PARTS = tables tally shared attach apply flow dlq redrive resolve redrives policies inspect explain doctor steer metrics grants
+SQL_PARTS = tables tally shared columns attach apply flow verbs dlq redrive resolve redrives policies inspect words obstacles find explain timeline evidence doctor steer metrics grants
 DATA_built = settlement--$(EXTVERSION).sql
 # 13 to 15 leave PGDLLEXPORT empty; with hidden visibility it has to mean something.
 PG_CPPFLAGS = -I$(srcdir)/src '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
             -Wno-missing-field-initializers -Wno-clobbered -fvisibility=hidden
-SHLIB_LINK = -lcurl -ljansson -luuid
+SHLIB_LINK = -lcurl -ljansson -luuid -lcrypto
 # Outputs are in expected/; the server has settlement in shared_preload_libraries.
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test

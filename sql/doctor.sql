@@ -98,6 +98,11 @@ BEGIN
             format('the file that %s names %s', r.setting, CASE WHEN r.problem IS NULL THEN 'can be read' ELSE 'cannot be used as it is: ' || r.problem END),
             CASE WHEN r.problem LIKE 'others%' THEN 'chmod 600; it belongs to the user that the server runs as.'
                  WHEN r.problem IS NOT NULL THEN 'Put it there for the user that the server runs as, and reload the server.' END;
+        RETURN QUERY SELECT 'tls', CASE WHEN r.until < clock_timestamp() THEN 'fail' WHEN r.until < clock_timestamp() + interval '14 days' THEN 'warn' ELSE 'ok' END,
+            format('our own certificate %s at %s', CASE WHEN r.until < clock_timestamp() THEN 'ended' ELSE 'ends' END, settlement._moment(r.until)),
+            CASE WHEN r.until < clock_timestamp() + interval '14 days'
+                 THEN 'Have it renewed, put it into the file that settlement.wallet_cert_file names, and reload: without it the wallet takes no connection.' END
+        WHERE r.until IS NOT NULL;
     END LOOP;
     IF settlement._setting('wallet_lookup') = 'off' THEN
         RETURN QUERY SELECT 'wallet_lookup', 'warn',

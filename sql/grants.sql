@@ -17,7 +17,7 @@ DECLARE
         resolve,resolve_where,dlq_purge,dlq_export,lookup,pause,
         resume,wait_paused,drain,_undrained,_drained,_in_transaction_block,_progress_begin,_progress,_progress_end,
         breaker_open,breaker_close,rescan,restart_worker,explain,_explain,timeline,_timeline,evidence,_evidence,
-        _content,_content_query,_trade_tables,_trade_row,_is_known,_nowhere,_doctor_deep}';
+        _content,_content_query,_find,_is_one,_trade_tables,_trade_row,_trade_writer,_queued,_queued_by,_is_known,_nowhere,_doctor_deep}';
     object regclass;
     routine regprocedure;
 BEGIN
@@ -49,6 +49,8 @@ BEGIN
     IF may_repay THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION settlement._issue_permit() TO %s', role);
     END IF;
+    PERFORM settlement._audit('grant_operator', NULL, NULL,
+        jsonb_build_object('role', role, 'may_repay', may_repay), NULL, NULL);
 END $$;
 COMMENT ON FUNCTION settlement.grant_operator(regrole, boolean) IS 'Let a role look at everything and use the operator''s verbs; not attach, detach, enqueue_pending and adopt, which stay with the administrator.  Only with may_repay it may also redrive and resolve what may have been paid without asking the wallet (UNKNOWN, maybe_executed).';
 
@@ -61,6 +63,7 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA settlement FROM %s', role);
     EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA settlement FROM %s', role);
     EXECUTE format('REVOKE ALL ON SCHEMA settlement FROM %s', role);
+    PERFORM settlement._audit('revoke_operator', NULL, NULL, jsonb_build_object('role', role), NULL, NULL);
 END $$;
 COMMENT ON FUNCTION settlement.revoke_operator(regrole) IS 'Take back what grant_operator() has given, and any other right of that role in the schema settlement.  To take back may_repay alone: revoke, and grant again without it.';
 

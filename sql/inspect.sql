@@ -195,12 +195,15 @@ SELECT w.slot, w.pid, CASE WHEN w.stopping THEN 'stopping' ELSE w.state END AS s
        clock_timestamp() - w.heartbeat AS heartbeat_age, w.settled, w.failed, w.started_at,
        w.concurrency_limit, x.waits_for
 FROM settlement._workers() w LEFT JOIN settlement._waits() x ON x.pid = w.pid;
-COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.  concurrency_limit: trades that it lets itself have in flight; moves with settlement.adaptive_concurrency.  waits_for: standby, disk or lock, if one of these keeps it at this moment.';
+COMMENT ON VIEW settlement.workers IS 'The workers of this database.  orphaned: the process is gone and its trades wait to be taken over.  in_flight: trades that it has claimed, also those that it will send next.  concurrency_limit: how many it lets itself have at the wallet; moves with settlement.adaptive_concurrency.  waits_for: standby, disk or lock, if one of these keeps it at this moment.';
 
 CREATE VIEW settlement.in_flight AS
 SELECT q.trade_id, a.relid AS relation, q.symbol, f.since, clock_timestamp() - f.since AS age,
        p.phase, CASE WHEN f.phase = 'waiting for standby' THEN 'standby'
-                     WHEN p.phase = 'waiting' THEN 'wallet' ELSE x.waits_for END AS waits_for,
+                     WHEN p.phase = 'waiting' THEN 'wallet'
+                     WHEN p.phase = 'sending' AND x.waits_for IS NULL AND w.concurrency_limit <=
+                          count(*) FILTER (WHERE p.phase = 'waiting') OVER (PARTITION BY f.slot) THEN 'concurrency'
+                     ELSE x.waits_for END AS waits_for,
        q.attempts + 1 AS attempt, f.slot, f.queue_id,
        settlement._trace_id(q.attached_id, q.trade_id, q.trace_id) AS trace_id
 FROM settlement._flights() f
@@ -212,7 +215,7 @@ FROM settlement._flights() f
      LEFT JOIN settlement._waits() x ON x.pid = w.pid;
 COMMENT ON VIEW settlement.in_flight IS 'Trades that a worker has claimed and not finished.';
 COMMENT ON COLUMN settlement.in_flight.phase IS 'sending: claimed, the request has not left; waiting: the request may have left, no answer is here; answered: not recorded yet.';
-COMMENT ON COLUMN settlement.in_flight.waits_for IS 'wallet; standby: a synchronous standby has to confirm; disk, lock: what keeps its worker at this moment; NULL: nothing but its turn.';
+COMMENT ON COLUMN settlement.in_flight.waits_for IS 'wallet; standby: a synchronous standby has to confirm; concurrency: claimed ahead, it leaves when another request of its worker ends; disk, lock: what keeps its worker at this moment; NULL: nothing but its turn.';
 
 -- ---------------------------------------------------------------- progress
 
@@ -355,7 +358,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'fillfactor', t.name, CASE WHEN t.fillfactor > 80 AND t.updates >= 10000 AND t.hot < t.updates / 2 THEN 'warn' ELSE 'ok' END,
            NULL, NULL, NULL, NULL,
            format('%s; %s of %s updates were HOT', t.fillfactor, t.hot, t.updates),
-           CASE WHEN t.fillfactor > 80 THEN format('ALTER TABLE %s SET (fillfactor = 70);  it holds for pages that are filled from then on.', t.name) END
+           CASE WHEN t.fillfactor > 80 THEN format('ALTER TABLE %s SET (fillfactor = 40);  it holds for pages that are filled from then on.', t.name) END
     FROM t WHERE NOT t.ours
 $$;
 COMMENT ON FUNCTION settlement._storage() IS 'Internal: how well the tables that settlement writes to are kept.';

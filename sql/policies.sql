@@ -198,6 +198,45 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._policies_work() IS 'Internal: follow the policies.';
 
+-- ---------------------------------------------------------------- what comes
+
+-- What each policy that names a dead letter does with it next, by the rules of
+-- _policy_due().  due: takes it at due_at, or as soon as a worker comes to it;
+-- breaker: when the breaker closes, and not before due_at; used up; not taken: the
+-- wallet may have moved its money.  A filter that cannot be followed names nothing.
+CREATE FUNCTION settlement._policies_for(d settlement.dlq, OUT policy text, OUT state text, OUT due_at timestamptz,
+    OUT look_up boolean, OUT times integer, OUT at_most integer, OUT last_at timestamptz, OUT note text) RETURNS SETOF record
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    p settlement.policies;
+    t settlement.policy_tries;
+BEGIN
+    FOR p IN SELECT u.* FROM settlement.policies u ORDER BY u.name LOOP
+        BEGIN
+            CONTINUE WHEN NOT EXISTS (SELECT FROM settlement._dlq_matching(p.filter, now(), d.id - 1, d.id));
+        EXCEPTION WHEN OTHERS THEN
+            CONTINUE;
+        END;
+        SELECT y.* INTO t FROM settlement.policy_tries y
+        WHERE y.policy = p.name AND y.attached_id = d.attached_id AND y.trade_id = d.trade_id;
+        policy := p.name;
+        look_up := p.look_up;
+        times := coalesce(t.times, 0);
+        at_most := p.at_most;
+        last_at := t.at;
+        due_at := greatest(d.died_at + p.after, t.not_before, p.not_before);
+        note := CASE WHEN t.not_before > clock_timestamp() THEN t.note
+                     WHEN p.not_before > clock_timestamp() THEN p.note END;
+        state := CASE
+            WHEN times >= p.at_most THEN 'used up'
+            WHEN (d.safe_to_discard OR p.filter ->> 'status' = 'UNKNOWN' AND (p.look_up OR p.may_repay)) IS NOT TRUE THEN 'not taken'
+            WHEN p.on_breaker_close AND (p.breaker_open OR p.breaker_closed_at IS NULL OR d.died_at > p.breaker_closed_at) THEN 'breaker'
+            ELSE 'due' END;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._policies_for(settlement.dlq) IS 'Internal: what the policies do next with a dead letter.';
+
 CREATE VIEW settlement.redrive_policies AS
 SELECT p.name, p.filter, coalesce(p.filter ->> 'status', 'FAILED') AS status,
        p.after, p.at_most, p.on_breaker_close, p.look_up, p.redriven, p.redriven_at,

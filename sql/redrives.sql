@@ -276,6 +276,28 @@ COMMENT ON FUNCTION settlement._steer() IS 'Internal: what the workers do of red
 
 -- ---------------------------------------------------------------- progress
 
+-- Those under way that have a dead letter before them and may take it; a filter that
+-- cannot be followed names nothing.
+CREATE FUNCTION settlement._redrives_for(d settlement.dlq) RETURNS SETOF settlement.redrives
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    r settlement.redrives;
+BEGIN
+    FOR r IN SELECT x.* FROM settlement.redrives x
+             WHERE x.state IN ('canary', 'running') AND d.id > x.last_id AND d.id <= x.upto_id
+               AND (x.look_up OR x.may_repay OR d.status = 'FAILED' AND NOT d.maybe_executed)
+             ORDER BY x.id
+    LOOP
+        BEGIN
+            CONTINUE WHEN NOT EXISTS (SELECT FROM settlement._dlq_matching(r.filter, r.at, d.id - 1, d.id));
+        EXCEPTION WHEN OTHERS THEN
+            CONTINUE;
+        END;
+        RETURN NEXT r;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION settlement._redrives_for(settlement.dlq) IS 'Internal: redrives under way that come to a dead letter.';
+
 CREATE VIEW settlement.redrive_progress AS
 SELECT r.id, r.state, r.redriven, r.skipped, least(r.max, r.matching) AS total,
        round(100.0 * (r.redriven + r.skipped) / nullif(least(r.max, r.matching), 0), 1) AS percent,

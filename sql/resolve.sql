@@ -89,6 +89,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._resolve(integer, text, text, text, text, boolean) IS 'Internal: resolve one trade.';
 
+-- By their indexes: the queue, which has none for it, is not what is asked for.
+CREATE FUNCTION settlement._waiting_of(trade_id text) RETURNS integer[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT d.attached_id FROM settlement.dlq d WHERE d.trade_id = _waiting_of.trade_id
+                 UNION
+                 SELECT d.attached_id FROM settlement.deferred d WHERE d.trade_id = _waiting_of.trade_id)
+$$;
+COMMENT ON FUNCTION settlement._waiting_of(text) IS 'Internal: tables of which a trade with this id is dead or deferred.';
+
 CREATE FUNCTION settlement.resolve(trade_id text, outcome text, reference text, reason text,
     relation regclass DEFAULT NULL, permit bigint DEFAULT settlement._permit())
 RETURNS text
@@ -103,9 +112,7 @@ BEGIN
                   HINT = 'A trade is resolved as SETTLED or as FAILED.';
     END IF;
     RETURN settlement._resolve(
-        settlement._which_attached(resolve.trade_id, relation,
-            ARRAY(SELECT DISTINCT p.place_attached_id FROM settlement._places(resolve.trade_id, NULL) p
-                  WHERE p.place IN ('dlq', 'deferred'))),
+        settlement._which_attached(resolve.trade_id, relation, settlement._waiting_of(resolve.trade_id)),
         resolve.trade_id, outcome, nullif(btrim(reference), ''), reason, may_repay);
 END $$;
 COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass, bigint) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both, and takes grant_operator(..., may_repay => true): leave permit to its default, which proves that.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
@@ -314,9 +321,7 @@ BEGIN
                   DETAIL = 'settlement.wallet_lookup is off.',
                   HINT = 'settlement.resolve() the trade from the wallet''s books.';
     END IF;
-    attached := settlement._which_attached(lookup.trade_id, relation,
-        ARRAY(SELECT DISTINCT p.place_attached_id FROM settlement._places(lookup.trade_id, NULL) p
-              WHERE p.place IN ('dlq', 'deferred')));
+    attached := settlement._which_attached(lookup.trade_id, relation, settlement._waiting_of(lookup.trade_id));
 
     SELECT d.id, d.safe_to_discard INTO dead FROM settlement.dlq d
     WHERE d.attached_id = attached AND d.trade_id = lookup.trade_id

@@ -97,9 +97,9 @@ CREATE FUNCTION settlement._probe_wallet(OUT verdict text, OUT http_status integ
     AS 'MODULE_PATHNAME', 'settlement_probe_wallet' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._probe_wallet() IS 'Internal: ask the wallet for a key that nobody has; verdict is ok when it says so.  At most three seconds.';
 
-CREATE FUNCTION settlement._wallet_files(OUT setting text, OUT problem text) RETURNS SETOF record
+CREATE FUNCTION settlement._wallet_files(OUT setting text, OUT problem text, OUT until timestamptz) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'settlement_wallet_files' LANGUAGE c VOLATILE ROWS 5;
-COMMENT ON FUNCTION settlement._wallet_files() IS 'Internal: the files that settings name, and what is wrong with them.';
+COMMENT ON FUNCTION settlement._wallet_files() IS 'Internal: the files that settings name, what is wrong with them, and until when our certificate is good.';
 CREATE FUNCTION settlement._trace_id(attached_id integer, trade_id text, of_row text) RETURNS text
     AS 'MODULE_PATHNAME', 'settlement_trace_id' LANGUAGE c STABLE;
 COMMENT ON FUNCTION settlement._trace_id(integer, text, text) IS 'Internal: the W3C trace id of the requests of a trade: that of its row, or one made from its first key.';

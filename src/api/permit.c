@@ -1,6 +1,6 @@
 /*
  * permit.c
- *	  Proof that a caller may act on what may have been paid (sql/dlq.sql).
+ *	  Proof that a caller may act on what may have been paid (sql/verbs.sql).
  *
  * A verb runs as its owner and cannot ask who called it.  Its last argument can:
  * the default of an argument is evaluated with the caller's rights, and calls

@@ -26,6 +26,7 @@
 #include "api/rows.h"
 #include "shared/settings.h"
 #include "shared/wallet_config.h"
+#include "wallet/certificate.h"
 
 PG_FUNCTION_INFO_V1(settlement_probe_wallet);
 PG_FUNCTION_INFO_V1(settlement_wallet_files);
@@ -210,7 +211,10 @@ file_problem(const char *path, bool secret)
 	return NULL;
 }
 
-/* setting, problem (NULL: none) of each file that is set. */
+/*
+ * setting, problem (NULL: none), until (when our certificate ends; NULL: it is no
+ * certificate of ours) of each file that is set.
+ */
 Datum
 settlement_wallet_files(PG_FUNCTION_ARGS)
 {
@@ -231,15 +235,24 @@ settlement_wallet_files(PG_FUNCTION_ARGS)
 	for (int i = 0; i < lengthof(files); i++)
 	{
 		const char *problem;
-		Datum		value[2];
+		int64		until = 0;
+		Datum		value[3];
 		bool		null[lengthof(value)] = {false};
 
 		if (files[i].path == NULL || files[i].path[0] == '\0')
 			continue;
 		problem = file_problem(files[i].path, files[i].secret);
+		if (files[i].path == settlement_wallet_cert_file && problem == NULL)
+		{
+			until = certificate_until(files[i].path);
+			if (until == 0)
+				problem = "no certificate can be read in it";
+		}
 		value[0] = CStringGetTextDatum(files[i].setting);
 		value[1] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
 		null[1] = problem == NULL;
+		value[2] = unix_time(until);
+		null[2] = until == 0;
 		rows_put(&sink, value, null);
 	}
 	return (Datum) 0;

@@ -210,6 +210,12 @@ limiter_relax(Limiter *l, int64_t now_us)
 }
 
 bool
+limiter_is_idle(const Limiter *l, double rate, int64_t now_us)
+{
+	return !is_limited(rate) && l->ramp_left == 0 && !limiter_is_held(l, now_us);
+}
+
+bool
 limiter_is_empty(const Limiter *l, double rate, int64_t now_us)
 {
 	return is_limited(rate) && tokens_at(l, rate, now_us) < 1 - TOKEN_EPSILON;

@@ -60,6 +60,9 @@ extern void limiter_ramp(Limiter *l, int64_t now_us);
 /* Nothing may start, not even what was taken before. */
 extern bool limiter_is_held(const Limiter *l, int64_t now_us);
 
+/* Neither a rate nor a hold nor a ramp limits anything now. */
+extern bool limiter_is_idle(const Limiter *l, double rate, int64_t now_us);
+
 /* Is the rate what keeps the next one from starting?  For those who look. */
 extern bool limiter_is_empty(const Limiter *l, double rate, int64_t now_us);
 

@@ -2,8 +2,8 @@
  * recent.c
  *	  A ring of snapshots, newest last.
  *
- * Keeps true: the snapshots are in the order of their times, each before now; a
- * clock that was set back empties the ring.  Reads of counters and buckets are
+ * Keeps true: the snapshots are in the order of their times; a clock that was set
+ * back empties the ring.  Reads of counters and buckets are
  * relaxed: a number may be a few additions behind another.
  */
 #include "policy/recent.h"
@@ -23,10 +23,11 @@ snapshot_at(const Recent *r, int i)
 	return &r->snapshot[(r->newest - i + RECENT_SNAPSHOTS) % RECENT_SNAPSHOTS];
 }
 
+/* A caller whose now is a little older than the newest snapshot is only late. */
 static bool
 clock_was_set_back(const Recent *r, int64_t now_us)
 {
-	return r->n > 0 && snapshot_at(r, 0)->taken_at_us > now_us;
+	return r->n > 0 && snapshot_at(r, 0)->taken_at_us > now_us + RECENT_STEP_MS * 1000;
 }
 
 bool
@@ -72,7 +73,7 @@ recent_since(const Recent *r, const RecentNow *now, int64_t now_us, RecentDelta 
 	const RecentSnapshot *base = base_of(r, now_us);
 
 	memset(delta, 0, sizeof *delta);
-	if (base == NULL)
+	if (base == NULL || base->taken_at_us >= now_us)
 		return;
 	delta->window_us = now_us - base->taken_at_us;
 	for (int c = 0; c < RECENT_COUNTERS; c++)

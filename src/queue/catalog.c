@@ -16,6 +16,7 @@
 
 static SettlementCatalog catalog;
 static bool catalog_valid = false;
+static uint64 invalidations = 0;
 static bool callback_registered = false;
 
 static void
@@ -32,7 +33,10 @@ catalog_invalidate(Datum arg, Oid relid)
 		relid == catalog.dlq_trade_id_idx ||
 		relid == catalog.unapplied || relid == catalog.unapplied_id_seq ||
 		relid == catalog.unapplied_trade_id_idx)
+	{
 		catalog_valid = false;
+		invalidations++;
+	}
 }
 
 /* Fill *c; false when something is missing. */
@@ -76,6 +80,8 @@ catalog_look_up(SettlementCatalog *c)
 const SettlementCatalog *
 settlement_catalog(bool missing_ok)
 {
+	uint64		before;
+
 	if (catalog_valid)
 		return &catalog;
 
@@ -85,11 +91,10 @@ settlement_catalog(bool missing_ok)
 		callback_registered = true;
 	}
 
-	/* An invalidation that arrives during the look-up must win. */
-	catalog_valid = true;
+	/* An invalidation or an error during the look-up must win. */
+	before = invalidations;
 	if (!catalog_look_up(&catalog))
 	{
-		catalog_valid = false;
 		if (missing_ok)
 			return NULL;
 		ereport(ERROR,
@@ -97,5 +102,6 @@ settlement_catalog(bool missing_ok)
 				 errmsg("extension \"settlement\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION settlement.")));
 	}
+	catalog_valid = invalidations == before;
 	return &catalog;
 }

@@ -296,22 +296,18 @@ claim_committed(DbState *db, int slot, FlightPool *pool, Claim *claim)
 void
 claim_abandon(DbState *db, int slot, FlightPool *pool, Claim *claim)
 {
-	int64	   *ids = palloc(sizeof(int64) * (claim->n + claim->n_outgoing + 1));
 	OpenClaim  *open = NULL;
-	int			n = 0;
 
 	for (int i = 0; i < claim->n; i++)
 	{
 		if (claim->flights[i] == NULL)
 			continue;
-		ids[n++] = claim->flights[i]->queue_id;
+		/* has room for all: memory may be what there is none of */
+		claim->outgoing[claim->n_outgoing++] = claim->flights[i]->queue_id;
 		open = claim->flights[i]->claim;
 		flight_release(pool, claim->flights[i]);
 	}
 	if (open != NULL)
 		pfree(open);
-	for (int i = 0; i < claim->n_outgoing; i++)
-		ids[n++] = claim->outgoing[i];
-	frontier_give_back(db, slot, ids, n);
-	pfree(ids);
+	frontier_give_back(db, slot, claim->outgoing, claim->n_outgoing);
 }

@@ -22,12 +22,18 @@ static Statement delete_rows = {
 	2, {INT8OID, INT8ARRAYOID}
 };
 
+static Statement take_ids_out = {
+	"UPDATE settlement.claims SET ids = ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL ($3)) "
+	"WHERE boot = $1 AND token = ANY ($2) RETURNING token",
+	3, {INT8OID, INT8ARRAYOID, INT8ARRAYOID}
+};
+
 /* Lost are those whose rows the statement does not return. */
 static void
-run(Statement *statement, OpenClaim **claims, int n)
+run(Statement *statement, OpenClaim **claims, int n, Datum ids)
 {
 	int64	   *tokens;
-	Datum		values[2];
+	Datum		values[3];
 
 	if (n == 0)
 		return;
@@ -40,6 +46,7 @@ run(Statement *statement, OpenClaim **claims, int n)
 	}
 	values[0] = Int64GetDatum((int64) settlement_shared->boot);
 	values[1] = int8_array(tokens, n);
+	values[2] = ids;
 	statement_run(statement, values);
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
@@ -55,11 +62,18 @@ run(Statement *statement, OpenClaim **claims, int n)
 void
 claims_lock(OpenClaim **claims, int n)
 {
-	run(&lock_rows, claims, n);
+	run(&lock_rows, claims, n, (Datum) 0);
 }
 
 void
 claims_delete(OpenClaim **claims, int n)
 {
-	run(&delete_rows, claims, n);
+	run(&delete_rows, claims, n, (Datum) 0);
+}
+
+void
+claims_take_out(OpenClaim **claims, int n, const int64 *ids, int n_ids)
+{
+	if (n > 0)
+		run(&take_ids_out, claims, n, int8_array(ids, n_ids));
 }

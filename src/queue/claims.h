@@ -17,4 +17,7 @@ extern void claims_lock(OpenClaim **claims, int n);
 /* Delete them; the same mark. */
 extern void claims_delete(OpenClaim **claims, int n);
 
+/* Leave them without these trades; the same mark. */
+extern void claims_take_out(OpenClaim **claims, int n, const int64 *ids, int n_ids);
+
 #endif

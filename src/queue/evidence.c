@@ -77,7 +77,7 @@ hold_claims(Ending *endings, int n)
 			claims[n_claims++] = endings[i].flight->claim;
 	for (int i = 0; i < n_claims; i++)
 	{
-		if (claims[i]->finishing == claims[i]->remaining)
+		if (claims[i]->finishing + claims[i]->withdrawn == claims[i]->remaining)
 			full[n_full++] = claims[i];
 		else
 			partial[n_partial++] = claims[i];

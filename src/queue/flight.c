@@ -137,8 +137,9 @@ fill_arena(TradeFlight *flight, const TextList *list, MemoryContext context)
 		if (flight->arena != NULL)
 			pfree(flight->arena);
 		flight->arena = NULL;
-		flight->arena_size = Max(list->bytes, 512);
-		flight->arena = MemoryContextAlloc(context, flight->arena_size);
+		flight->arena_size = 0; /* stays so if there is no memory */
+		flight->arena = MemoryContextAlloc(context, Max(list->bytes, 256));
+		flight->arena_size = Max(list->bytes, 256);
 	}
 	at = flight->arena;
 	for (int i = 0; i < list->n; i++)
@@ -262,6 +263,9 @@ flight_pool_create(MemoryContext context)
 	FlightPool *pool = MemoryContextAllocZero(context, sizeof(FlightPool));
 
 	pool->context = context;
+	/* a set would round their size up to a power of two */
+	pool->flights = SlabContextCreate(context, "settlement flight",
+									  SLAB_DEFAULT_BLOCK_SIZE, sizeof(TradeFlight));
 	return pool;
 }
 
@@ -274,7 +278,7 @@ flight_take(FlightPool *pool)
 		flight = pool->free[--pool->n_free];
 	else
 	{
-		flight = MemoryContextAllocZero(pool->context, sizeof(TradeFlight));
+		flight = MemoryContextAllocZero(pool->flights, sizeof(TradeFlight));
 		pool->n_allocated++;
 	}
 	pool->n_used++;

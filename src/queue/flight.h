@@ -34,6 +34,7 @@ typedef struct OpenClaim
 	int64		token;
 	int			remaining;		/* of its trades */
 	int			finishing;		/* ... in the transaction under way */
+	int			withdrawn;		/* ... given back in it, unsent */
 	bool		lost;			/* another worker took it over */
 	XLogRecPtr	committed_at;	/* the WAL up to here holds the claim */
 } OpenClaim;
@@ -99,7 +100,8 @@ extern const char *const *flight_content(const TradeFlight *flight);
 /* Flights of a worker: as many as it may have in flight, re-used. */
 typedef struct FlightPool
 {
-	MemoryContext context;
+	MemoryContext context;		/* texts */
+	MemoryContext flights;
 	int			n_used;
 	int			n_free;
 	int			n_allocated;

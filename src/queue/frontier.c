@@ -181,7 +181,7 @@ frontier_rescan(DbState *db)
 }
 
 void
-frontier_give_back(DbState *db, int slot, const int64 *ids, int n)
+frontier_give_back(DbState *db, int slot, int64 *ids, int n)
 {
 	drop_right(db, slot);
 	/* until here nobody else would have claimed them */

@@ -33,9 +33,10 @@ extern bool frontier_scan(DbState *db, int slot, RowVisitor visit, void *arg,
 
 /*
  * The transaction of the last frontier_scan aborted: its rows can be claimed
- * again.  Also gives up the right to scan, if an error struck during it.
+ * again.  Also gives up the right to scan, if an error struck during it.  Sorts
+ * the ids.  Needs no memory, since that may be what the error was about.
  */
-extern void frontier_give_back(DbState *db, int slot, const int64 *ids, int n);
+extern void frontier_give_back(DbState *db, int slot, int64 *ids, int n);
 
 /* Is there anything that a scan could find now, as far as known? */
 extern bool frontier_has_work(DbState *db);

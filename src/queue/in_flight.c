@@ -68,51 +68,36 @@ in_flight_add(int slot_index, const int64 *ids, int n)
 	SpinLockRelease(&slot->mutex);
 }
 
-/* A sorted copy, for bsearch under the mutex. */
-static int64 *
-sort_ids(const int64 *ids, int n)
-{
-	int64	   *sorted = palloc(sizeof(int64) * Max(n, 1));
-
-	memcpy(sorted, ids, sizeof(int64) * n);
-	qsort(sorted, n, sizeof(int64), compare_ids);
-	return sorted;
-}
-
 void
-in_flight_forget(int slot_index, const int64 *ids, int n)
+in_flight_forget(int slot_index, int64 *ids, int n)
 {
 	WorkerSlot *slot = &settlement_shared->slots[slot_index];
-	int64	   *sorted;
 	int			kept = 0;
 
 	if (n == 0)
 		return;
-	sorted = sort_ids(ids, n);
+	qsort(ids, n, sizeof(int64), compare_ids);
 	SpinLockAcquire(&slot->mutex);
 	for (int f = 0; f < slot->n_flights; f++)
-		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
+		if (bsearch(&slot->flights[f].queue_id, ids, n, sizeof(int64),
 					compare_ids) == NULL)
 			slot->flights[kept++] = slot->flights[f];
 	slot->n_flights = kept;
 	SpinLockRelease(&slot->mutex);
-	pfree(sorted);
 }
 
 void
-in_flight_set_phase(int slot_index, const int64 *ids, int n, uint8 phase)
+in_flight_set_phase(int slot_index, int64 *ids, int n, uint8 phase)
 {
 	WorkerSlot *slot = &settlement_shared->slots[slot_index];
-	int64	   *sorted;
 
 	if (n == 0)
 		return;
-	sorted = sort_ids(ids, n);
+	qsort(ids, n, sizeof(int64), compare_ids);
 	SpinLockAcquire(&slot->mutex);
 	for (int f = 0; f < slot->n_flights; f++)
-		if (bsearch(&slot->flights[f].queue_id, sorted, n, sizeof(int64),
+		if (bsearch(&slot->flights[f].queue_id, ids, n, sizeof(int64),
 					compare_ids) != NULL)
 			slot->flights[f].phase = phase;
 	SpinLockRelease(&slot->mutex);
-	pfree(sorted);
 }

@@ -21,9 +21,9 @@ extern int64 *in_flight_read(DbState *db, int *n);
 extern void in_flight_add(int slot, const int64 *ids, int n);
 
 /* These rows are out of the queue (committed) or handed on: forget them. */
-extern void in_flight_forget(int slot, const int64 *ids, int n);
+extern void in_flight_forget(int slot, int64 *ids, int n);
 
 /* How far these flights are, for the in_flight view. */
-extern void in_flight_set_phase(int slot, const int64 *ids, int n, uint8 phase);
+extern void in_flight_set_phase(int slot, int64 *ids, int n, uint8 phase);
 
 #endif

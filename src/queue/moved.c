@@ -31,12 +31,25 @@ typedef struct TradeKey
 typedef struct Deleted
 {
 	TradeKey	key;
-	int			level;			/* of the subtransaction that deleted it */
+	struct Deleted *before;		/* noted before this one */
 } Deleted;
+
+/*
+ * The transaction, or a subtransaction, that has deleted something: all that is
+ * newer than `before`.  What a part inside of it has deleted becomes its own when
+ * that part commits, so that they nest, and only the innermost one can end.
+ */
+typedef struct Part
+{
+	int			level;
+	Deleted    *before;			/* the last one that is not its own */
+	struct Part *outer;			/* of a lower level */
+} Part;
 
 /* Of the present transaction, in its memory; NULL: none. */
 static HTAB *deleted = NULL;
-static int	deepest = 0;		/* no level is above it */
+static Deleted *newest = NULL;
+static Part *innermost = NULL;
 
 static uint32
 hash_key(const void *key, Size size)
@@ -64,33 +77,48 @@ end_of_transaction(XactEvent event, void *arg)
 		event == XACT_EVENT_PREPARE)
 	{
 		deleted = NULL;
-		deepest = 0;
+		newest = NULL;
+		innermost = NULL;
 	}
 }
 
-/* What it deleted is its parent's now, or there again. */
+/* What the part has deleted is there again. */
+static void
+forget(const Part *part)
+{
+	while (newest != part->before)
+	{
+		Deleted    *one = newest;
+
+		newest = one->before;
+		hash_search(deleted, &one->key, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * What it deleted is its parent's now, or there again.  No row is looked at but
+ * those that are there again: there may be many rows and as many savepoints.
+ */
 static void
 end_of_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 					  SubTransactionId parentSubid, void *arg)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	HASH_SEQ_STATUS all;
-	Deleted    *one;
+	Part	   *part = innermost;
 
-	if (level > deepest ||
+	if (part == NULL || part->level < level ||
 		(event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
 		return;
-	hash_seq_init(&all, deleted);
-	while ((one = hash_seq_search(&all)) != NULL)
+	Assert(part->level == level);
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		forget(part);
+	else if (part->outer == NULL || part->outer->level < level - 1)
 	{
-		if (one->level < level)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			one->level = level - 1;
-		else
-			hash_search(deleted, &one->key, HASH_REMOVE, NULL);
+		part->level = level - 1;
+		return;
 	}
-	deepest = level - 1;
+	innermost = part->outer;
+	pfree(part);
 }
 
 static void
@@ -114,6 +142,23 @@ make_table(void)
 						  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
+/* The part that what is deleted now belongs to. */
+static void
+begin_part(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Part	   *part;
+
+	if (innermost != NULL && innermost->level == level)
+		return;
+	Assert(innermost == NULL || innermost->level < level);
+	part = MemoryContextAlloc(TopTransactionContext, sizeof(Part));
+	part->level = level;
+	part->before = newest;
+	part->outer = innermost;
+	innermost = part;
+}
+
 void
 moved_note_deleted(int attached_id, const text *trade_id)
 {
@@ -126,12 +171,13 @@ moved_note_deleted(int attached_id, const text *trade_id)
 		make_table();
 	if (hash_search(deleted, &key, HASH_FIND, NULL) != NULL)
 		return;
+	begin_part();
 	copy = MemoryContextAlloc(TopTransactionContext, size);
 	memcpy(copy, trade_id, size);
 	key.trade_id = copy;
 	one = hash_search(deleted, &key, HASH_ENTER, NULL);
-	one->level = GetCurrentTransactionNestLevel();
-	deepest = Max(deepest, one->level);
+	one->before = newest;
+	newest = one;
 }
 
 bool

@@ -75,13 +75,16 @@ void
 pauses_hold(void)
 {
 	int			before = n_pauses;
+	uint64		known = version;
 
 	if (before == 0)
 		return;
+	/* an error on the way leaves fewer than there are: read again */
+	version = 0;
 	read_with(&hold_pauses);
 	/* what was skipped is in force again if its resume() is rolled back */
-	if (n_pauses < before)
-		version = 0;
+	if (n_pauses == before)
+		version = known;
 }
 
 uint64

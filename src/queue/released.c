@@ -61,7 +61,7 @@ make_list(DbState *db, TimestampTz now)
 
 	pg_memory_barrier();
 	statement_run(&find_aside, NULL);
-	fresh = AllocSetContextCreate(TopMemoryContext, "settlement released",
+	fresh = AllocSetContextCreate(CurrentMemoryContext, "settlement released",
 								  ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(fresh);
 	symbols = palloc(sizeof(Released) * Max(SPI_processed, 1));
@@ -83,6 +83,7 @@ make_list(DbState *db, TimestampTz now)
 
 	if (context != NULL)
 		MemoryContextDelete(context);
+	MemoryContextSetParent(fresh, TopMemoryContext);
 	context = fresh;
 	list = symbols;
 	n_list = n;

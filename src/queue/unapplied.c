@@ -79,6 +79,14 @@ static Statement put_off_row = {
 	4, {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
+/* As retry_time() for a row that failed: what is known of it may be lost. */
+static Statement put_off_aborted = {
+	"UPDATE settlement.unapplied SET failures = failures + 1, last_failure = $2, last_failed_at = $3, "
+	"next_apply_at = $3 + LEAST(100 * 2 ^ LEAST(failures, 20), 60000) * interval '1 millisecond' "
+	"WHERE id = $1",
+	3, {INT8OID, TEXTOID, TIMESTAMPTZOID}
+};
+
 static Statement record_gone = {
 	"INSERT INTO settlement.discrepancies (attached_id, trade_id, kind, details) "
 	"SELECT attached_id, coalesce(trade_id, ''), 'trade_row_gone', pg_catalog.jsonb_strip_nulls("
@@ -232,6 +240,7 @@ remove_waiting(int64 id)
 	statement_run(&remove_row, &value);
 }
 
+/* DT_NOBEGIN: as often as it has failed says. */
 static void
 put_off(int64 id, const char *failure, TimestampTz next)
 {
@@ -241,7 +250,7 @@ put_off(int64 id, const char *failure, TimestampTz next)
 	values[1] = CStringGetTextDatum(failure);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[3] = TimestampTzGetDatum(next);
-	statement_run(&put_off_row, values);
+	statement_run(next == DT_NOBEGIN ? &put_off_aborted : &put_off_row, values);
 }
 
 /* -------------------------------------------------------------- one row */
@@ -448,8 +457,9 @@ try_row(int64 id, MemoryContext context)
 }
 
 /*
- * The transaction of a row failed outside the part that apply guards, at its
- * commit say.  Put the row off all the same, or it would be tried first for ever.
+ * The transaction of a row failed outside the part that apply guards: our own
+ * tables are locked, memory is short, its commit failed.  Put the row off all the
+ * same, or it would be tried first for ever.
  */
 static void
 put_off_after_abort(int64 id, MemoryContext context)
@@ -466,9 +476,7 @@ put_off_after_abort(int64 id, MemoryContext context)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	begin();
-	put_off(id, error->message ? error->message : "error without a message",
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										failed_policy.max_backoff_ms));
+	put_off(id, error->message ? error->message : "error without a message", DT_NOBEGIN);
 	commit(context);
 }
 

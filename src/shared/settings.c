@@ -260,7 +260,7 @@ define_worker_settings(void)
 			   process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
 			   0);
 	define_int("settlement.concurrency",
-			   "Trades that one worker may have in flight.",
+			   "Trades that one worker may have at the wallet at a time.",
 			   &settlement_concurrency, 64, 1, MAX_CONCURRENCY, PGC_SIGHUP, 0);
 	define_bool("settlement.adaptive_concurrency",
 				"Find out how many requests the wallet can take, up to settlement.concurrency.",

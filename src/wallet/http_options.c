@@ -13,7 +13,8 @@
 #include <stdlib.h>
 
 #define HEADERS_MAX			65536	/* bytes of headers in one reply */
-#define REPLY_FIRST			2048	/* first size of a reply buffer */
+#define REPLY_FIRST			512		/* first size of a reply buffer */
+#define RECEIVE_SIZE		1024	/* libcurl's, per request in flight; holds a usual reply */
 
 /*
  * Idle connections are not used again after this: many servers close them at
@@ -180,6 +181,7 @@ http_set_constant_options(HttpExchange *x)
 	do { if (rc == CURLE_OK) rc = curl_easy_setopt(easy, option, value); } while (0)
 	SET(CURLOPT_PRIVATE, x);
 	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_BUFFERSIZE, (long) RECEIVE_SIZE);
 	SET(CURLOPT_QUICK_EXIT, 1L);	/* never wait for a resolver thread */
 	SET(CURLOPT_NOPROGRESS, 1L);
 	SET(CURLOPT_ERRORBUFFER, x->error);

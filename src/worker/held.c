@@ -1,7 +1,12 @@
 /*
  * held.c
- *	  Claims that wait for a synchronous standby before anything of them is sent
- *	  (settlement.send_after = standby).
+ *	  Claimed trades that are not sent yet: those that wait for a synchronous
+ *	  standby (settlement.send_after = standby), and those that were claimed ahead.
+ *
+ * While the queue holds more than the workers may send, and nothing slows the
+ * wallet down, each claims some of what it will send next.  Then a request leaves
+ * when a reply comes, not after the commit that records the reply: the wallet is
+ * kept busy during the commit, and a commit carries more.
  *
  * A claim may leave once the synchronous standbys have flushed its commit: the
  * position up to which PostgreSQL releases waiting commits has reached it.  That
@@ -41,6 +46,7 @@
 
 #define CLAIM_ON_MS		1000	/* no new claims while one is held longer */
 #define MAX_WAIT_MS		100
+#define MAX_AHEAD		256		/* a turn's worth, and little memory */
 
 static XLogRecPtr
 flushed_by_standbys(void)
@@ -67,11 +73,45 @@ claim_may_leave(const OpenClaim *claim)
 		covered(claim, flushed_by_standbys());
 }
 
+/*
+ * None of them could send sooner what this one claims ahead.  Unlocked: it is
+ * about a few milliseconds.
+ */
+static bool
+all_have_enough(const Worker *w)
+{
+	for (int i = 0; i < settlement_shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &settlement_shared->slots[i];
+
+		if (slot->db == w->slot->db && slot->state == SLOT_RUNNING &&
+			slot->n_flights < (int) pg_atomic_read_u32(&slot->concurrency_limit))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * How many trades to claim beyond those that may leave now, when there are more.
+ * None while anything but a place keeps a request from leaving.
+ */
+int
+held_ahead(Worker *w)
+{
+	if (settlement_send_after != SEND_AFTER_LOCAL || settlement_adaptive_concurrency ||
+		settlement_batch_size > 1 || w->aborts_in_row > 0 ||
+		pauses_version() != pg_atomic_read_u64(&w->db->pauses_version) ||
+		!sender_unhindered(w) || !all_have_enough(w))
+		return 0;
+	return Min(Min(settlement_concurrency, MAX_AHEAD), MAX_CONCURRENCY - settlement_concurrency);
+}
+
 static void
 show_since(Worker *w)
 {
 	pg_atomic_write_u64(&w->slot->held_since,
-						w->n_held > 0 ? (uint64) w->held[0]->claimed_at : 0);
+						w->n_held > 0 && settlement_send_after != SEND_AFTER_LOCAL ?
+						(uint64) w->held[0]->claimed_at : 0);
 }
 
 void
@@ -93,11 +133,17 @@ held_ms(const Worker *w)
 	return (clock_latest() - w->held[0]->claimed_at) / 1000;
 }
 
+bool
+held_for_standby(const Worker *w)
+{
+	return w->n_held > 0 && settlement_send_after != SEND_AFTER_LOCAL;
+}
+
 /* The standby is away or far behind: more claims would only wait as well. */
 bool
 held_too_long(const Worker *w)
 {
-	return w->n_held > 0 && held_ms(w) > CLAIM_ON_MS;
+	return held_for_standby(w) && held_ms(w) > CLAIM_ON_MS;
 }
 
 /* Until the next look, the longer the claims have waited already. */
@@ -134,45 +180,85 @@ held_must_go(Worker *w)
 	return sender_on_hold(w);
 }
 
-/* Send what the standbys have by now. */
+/* How many of the oldest may leave. */
+static int
+count_ready(const Worker *w)
+{
+	int			most = Min(w->n_held, sender_concurrency(w) - sender_in_flight(w));
+	XLogRecPtr	flushed;
+	int			n = 0;
+
+	if (settlement_send_after == SEND_AFTER_LOCAL)
+		return Max(most, 0);
+	flushed = flushed_by_standbys();
+	while (n < most && covered(w->held[n]->claim, flushed))
+		n++;
+	return n;
+}
+
+/* Send what the standbys have by now, and there is a place for. */
 void
 held_release(Worker *w)
 {
 	TradeFlight **flights;
-	XLogRecPtr	flushed;
-	int			n = 0;
+	int			n;
 
 	/* a worker that stood still until now looks again after its next beat */
 	if (w->n_held == 0 || held_must_go(w) ||
 		TimestampDifferenceExceeds(w->beat_at, GetCurrentTimestamp(),
 								   settlement_request_timeout))
 		return;
-	flushed = flushed_by_standbys();
-	while (n < w->n_held && covered(w->held[n]->claim, flushed))
-		n++;
+	n = count_ready(w);
 	if (n == 0)
 		return;
 	flights = palloc(sizeof(TradeFlight *) * n);
 	memcpy(flights, w->held, sizeof(TradeFlight *) * n);
+	w->submitting = true;
 	w->n_held -= n;
 	memmove(w->held, w->held + n, sizeof(TradeFlight *) * w->n_held);
 	show_since(w);
 	sender_submit(w, flights, n);
+	w->submitting = false;
 	pfree(flights);
 }
 
-/* In a transaction of the caller's; held_withdrawn after its commit. */
+/*
+ * In a transaction of the caller's; held_withdrawn or held_kept after its end.
+ * A claim of which some trades were sent goes on with these.
+ */
 void
 held_withdraw(Worker *w)
 {
 	OpenClaim **claims = palloc(sizeof(OpenClaim *) * w->n_held);
-	int			n = 0;
+	OpenClaim **sent = palloc(sizeof(OpenClaim *) * w->n_held);
+	int64	   *ids = palloc(sizeof(int64) * w->n_held);
+	int			n_claims = 0;
+	int			n_unsent = 0;
+	int			n_sent = 0;
 
-	/* flights of one claim are held together */
 	for (int i = 0; i < w->n_held; i++)
-		if (i == 0 || w->held[i]->claim != w->held[i - 1]->claim)
-			claims[n++] = w->held[i]->claim;
-	claims_delete(claims, n);
+	{
+		ids[i] = w->held[i]->queue_id;
+		if (w->held[i]->claim->withdrawn++ == 0)
+			claims[n_claims++] = w->held[i]->claim;
+	}
+	for (int i = 0; i < n_claims; i++)
+	{
+		if (claims[i]->withdrawn < claims[i]->remaining)
+			sent[n_sent++] = claims[i];
+		else
+			claims[n_unsent++] = claims[i];
+	}
+	claims_delete(claims, n_unsent);
+	claims_take_out(sent, n_sent, ids, w->n_held);
+}
+
+/* The transaction was rolled back. */
+void
+held_kept(Worker *w)
+{
+	for (int i = 0; i < w->n_held; i++)
+		w->held[i]->claim->withdrawn = 0;
 }
 
 void
@@ -196,11 +282,13 @@ held_withdrawn(Worker *w)
 			ready[n_ready++] = flight->queue_id;
 		probe |= flight->probe;
 		flight_release(w->pool, flight);
+		claim->withdrawn--;
 		if (--claim->remaining == 0)
 			pfree(claim);
 	}
 	sender_return(w, w->n_held, probe);
 	w->n_held = 0;
+	w->ahead = 0;
 	w->held_doubtful = false;
 	show_since(w);
 	in_flight_forget(w->slot_index, lost, n_lost);

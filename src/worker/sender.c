@@ -91,13 +91,13 @@ load_signal(const TradeFlight *flight)
 	return LOAD_NONE;
 }
 
-/* Before the flight counts as answered: it is still one of those under way. */
+/* The flight still counts as one of those under way. */
 static void
 report_load(Worker *w, const TradeFlight *flight)
 {
 	if (settlement_adaptive_concurrency)
 		concurrency_report(&w->adaptive, load_signal(flight), flight->sent_at,
-						   flight->result.duration_us, w->pool->n_used - w->n_answered,
+						   flight->result.duration_us, w->pool->n_used - w->n_answered + 1,
 						   settlement_concurrency, flight->answered_at);
 	pg_atomic_write_u32(&w->slot->concurrency_limit, sender_concurrency(w));
 }
@@ -171,6 +171,24 @@ sender_on_hold(Worker *w)
 	result = limiter_is_held(&w->db->limiter, GetCurrentTimestamp());
 	LWLockRelease(w->db->policy_lock);
 	return result;
+}
+
+bool
+sender_unhindered(Worker *w)
+{
+	bool		result;
+
+	LWLockAcquire(w->db->policy_lock, LW_SHARED);
+	result = w->db->breaker.state == BREAKER_CLOSED &&
+		limiter_is_idle(&w->db->limiter, settlement_rate_limit, GetCurrentTimestamp());
+	LWLockRelease(w->db->policy_lock);
+	return result;
+}
+
+int
+sender_in_flight(const Worker *w)
+{
+	return w->pool->n_used - w->n_answered - w->n_held;
 }
 
 /* ms until breaker and limiter may let one through; -1: only by hand. */
@@ -431,13 +449,23 @@ send_after_lookup(Worker *w, const TradeFlight *flight)
 		!past_idempotency_window(flight->first_sent_at);
 }
 
-/* The look-up was allowed for; the request that follows it is a second one. */
+/*
+ * The trade that was answered last.  The look-up was allowed for; the request that
+ * follows it is a second one.
+ */
 static void
-owe_request(Worker *w)
+submit_after_lookup(Worker *w)
 {
+	TradeFlight *flight = w->answered[w->n_answered - 1];
+
 	LWLockAcquire(w->db->policy_lock, LW_EXCLUSIVE);
 	limiter_owe(&w->db->limiter, settlement_rate_limit, 1, GetCurrentTimestamp());
 	LWLockRelease(w->db->policy_lock);
+	w->submitting = true;
+	w->n_answered--;
+	flight->verb = WALLET_SETTLE;
+	submit(w, flight);
+	w->submitting = false;
 }
 
 /* Before its bytes are parsed; NULL when nothing has ended. */
@@ -485,15 +513,11 @@ sender_collect(Worker *w)
 		w->in_client = false;
 		handled_end();
 		flight->answered_at = GetCurrentTimestamp();
-		report(w, flight);
-		if (send_after_lookup(w, flight))
-		{
-			owe_request(w);
-			flight->verb = WALLET_SETTLE;
-			submit(w, flight);
-			continue;
-		}
+		/* an error from here on must not lose it: the client has forgotten it */
 		flight->state = FLIGHT_ANSWERED;
 		w->answered[w->n_answered++] = flight;
+		report(w, flight);
+		if (send_after_lookup(w, flight))
+			submit_after_lookup(w);
 	}
 }

@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "replication/syncrep.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
@@ -87,5 +86,5 @@ session_commit(void)
 	/* a timeout that came too late must not cancel the wait for a standby */
 	CHECK_FOR_INTERRUPTS();
 	CommitTransactionCommand();
-	pgstat_report_stat(false);
+	/* nothing that may fail comes here: an error means that all was undone */
 }

@@ -42,7 +42,7 @@ may_send(const Worker *w)
 static int
 free_flights(const Worker *w)
 {
-	return Max(sender_concurrency(w) - w->pool->n_used, 0);
+	return Max(sender_concurrency(w) + w->ahead - w->pool->n_used, 0);
 }
 
 /* By the end of the next scan it is known. */
@@ -110,10 +110,10 @@ finish_part(Worker *w, Turn *turn)
 {
 	Finish	   *finish = &turn->finish;
 
-	finish->n = w->n_answered;
-	if (finish->n == 0)
+	if (w->n_answered == 0)
 		return;
-	finish->flights = palloc(sizeof(TradeFlight *) * finish->n);
+	finish->flights = palloc(sizeof(TradeFlight *) * w->n_answered);
+	finish->n = w->n_answered;
 	memcpy(finish->flights, w->answered, sizeof(TradeFlight *) * finish->n);
 	finish->client = w->client;
 	finish->evidence_only = w->evidence_only;
@@ -150,9 +150,12 @@ due_part(Worker *w, Turn *turn, TimestampTz now)
 static void
 claim_part(Worker *w, Turn *turn, TimestampTz now)
 {
-	/* what this turn records leaves its place to another one */
-	int			want = sender_concurrency(w) - (w->pool->n_used - turn->finish.n);
+	int			want;
 	uint64		announced;
+
+	w->ahead = w->ahead > 0 ? held_ahead(w) : 0;
+	/* what this turn records leaves its place to another one */
+	want = sender_concurrency(w) + w->ahead - (w->pool->n_used - turn->finish.n);
 
 	if (!may_send(w) || want <= 0 || pauses_everything(now) ||
 		!(turn->due.n_queued > 0 || something_to_claim(w, now)))
@@ -171,6 +174,7 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 	{
 		w->announced_seen = announced;
 		w->chores_at = now;
+		w->ahead = w->more ? held_ahead(w) : 0;
 	}
 }
 
@@ -209,6 +213,26 @@ drop_claimed(Worker *w, Turn *turn)
 	sender_return(w, turn->allowed, turn->probe);
 }
 
+/*
+ * As many as there are places for; the others are held.  What was held before
+ * goes first.
+ */
+static void
+send_now(Worker *w, Claim *claim)
+{
+	int			places = sender_concurrency(w) - (sender_in_flight(w) - claim->n);
+	int			n = 0;
+
+	if (w->n_held == 0 && claim_may_leave(claim->flights[0]->claim))
+		n = Max(Min(claim->n, places), 0);
+	if (n < claim->n)
+		held_add(w, claim->flights + n, claim->n - n);
+	if (n > 0)
+		sender_submit(w, claim->flights, n);
+	else
+		held_release(w);
+}
+
 static void
 send_claimed(Worker *w, Turn *turn)
 {
@@ -229,10 +253,7 @@ send_claimed(Worker *w, Turn *turn)
 	if (claim->n == 0)
 		return;
 	claim->flights[0]->claim->committed_at = XactLastCommitEnd;
-	if (claim_may_leave(claim->flights[0]->claim))
-		sender_submit(w, claim->flights, claim->n);
-	else
-		held_add(w, claim->flights, claim->n);
+	send_now(w, claim);
 }
 
 static void
@@ -300,12 +321,15 @@ turn_aborted(Worker *w)
 		return;
 	turn->active = false;
 	finish_aborted(&turn->finish);
+	if (turn->withdraws)
+		held_kept(w);
 	if (turn->claimed)
 		claim_abandon(w->db, w->slot_index, w->pool, &turn->claim);
 	sender_return(w, turn->allowed, turn->probe);
 	/* the error may have struck in the middle of due_look */
 	pg_atomic_write_u64(&w->db->next_due, 0);
 	w->more = true;
+	w->ahead = 0;
 	w->evidence_only = true;
 	w->aborts_in_row++;
 	/* the second and later ones in a row wait, up to a second */

@@ -127,12 +127,14 @@ start_signals(void)
 static void
 build_wait_set(Worker *w)
 {
-	w->wait_set = create_wait_event_set_compat(TopMemoryContext, 3);
-	AddWaitEventToSet(w->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(w->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	WaitEventSet *set = create_wait_event_set_compat(TopMemoryContext, 3);
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	if (w->client != NULL)
-		AddWaitEventToSet(w->wait_set, WL_SOCKET_READABLE,
+		AddWaitEventToSet(set, WL_SOCKET_READABLE,
 						  wallet_client_fd(w->client), NULL, NULL);
+	w->wait_set = set;			/* whole, or none */
 }
 
 static long
@@ -152,7 +154,7 @@ wait_time(Worker *w, TimestampTz now)
 	int			client_ms;
 	long		sender_ms;
 
-	if (w->n_held > 0)
+	if (w->n_held > 0 && sender_in_flight(w) < sender_concurrency(w))
 		timeout = Min(timeout, held_wait_ms(w));
 	if (w->client != NULL)
 	{
@@ -258,8 +260,9 @@ report_activity(Worker *w)
 }
 
 /*
- * Until nothing more comes: what arrived while the first replies were read goes
- * into the same turn.
+ * Until nothing more comes, or there is a turn's worth: what arrived while the
+ * first replies were read goes into the same turn.  What was claimed ahead takes
+ * the places that they leave.
  */
 static void
 collect_replies(Worker *w)
@@ -273,7 +276,9 @@ collect_replies(Worker *w)
 		wallet_client_run(w->client);
 		w->in_client = false;
 		sender_collect(w);
-	} while (w->n_answered > before && w->n_answered < w->pool->n_used);
+		held_release(w);
+	} while (w->n_answered > before && sender_in_flight(w) > 0 &&
+			 w->n_answered < sender_concurrency(w));
 }
 
 static void
@@ -292,6 +297,7 @@ loop(Worker *w)
 		if (turn_needed(w, now))
 			turn_run(w);
 		upkeep(w, now);
+		pgstat_report_stat(false);
 		report_activity(w);
 		if (w->wait_set == NULL)
 			build_wait_set(w);
@@ -326,7 +332,7 @@ recover_from_error(Worker *w)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("settlement worker gives up after an error within the HTTP library")));
-	if (w->turn.committed)
+	if (w->turn.committed || w->submitting)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("settlement worker gives up after an error between a commit and its requests")));

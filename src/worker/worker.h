@@ -6,7 +6,7 @@
  *	  turn.c     one transaction: record, move due rows, claim
  *	  sender.c   requests: submit, collect, tell breaker and limiter
  *	  batching.c which trades share a request
- *	  held.c     claims that wait for a synchronous standby
+ *	  held.c     claimed trades that wait for a standby, or for their turn to be sent
  *	  upkeep.c   between turns: recovery, identity, unapplied rows, redrives,
  *	             retention
  *	  stopping.c SIGTERM
@@ -72,6 +72,7 @@ typedef struct Worker
 
 	uint64		announced_seen; /* db->announced at the last scan */
 	bool		more;			/* the last scan did not see the end */
+	int			ahead;			/* trades to claim beyond those that may leave now */
 	bool		evidence_only;	/* the last turn aborted */
 	int			aborts_in_row;
 	TimestampTz retry_turn_at;	/* after aborts */
@@ -84,6 +85,7 @@ typedef struct Worker
 	TimestampTz beat_at;
 	bool		woke_late;		/* the beat before that was long ago */
 	bool		in_client;		/* the wallet client is at work */
+	bool		submitting;		/* flights are on their way to it, in no list */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
 	TimestampTz retention_at;
@@ -110,6 +112,10 @@ extern long sender_wait_ms(Worker *w, TimestampTz now);
 extern bool sender_breaker_closed(Worker *w);
 /* The wallet wants to be left alone: 429, Retry-After. */
 extern bool sender_on_hold(Worker *w);
+/* Neither breaker nor limiter is in the way of anything. */
+extern bool sender_unhindered(Worker *w);
+/* Requests of this worker that are under way. */
+extern int	sender_in_flight(const Worker *w);
 
 /* batching.c */
 /* Most trades in a request now; 1: each alone. */
@@ -122,12 +128,15 @@ extern void batching_forget(Worker *w);
 
 /* held.c */
 extern bool claim_may_leave(const OpenClaim *claim);
+extern int	held_ahead(Worker *w);
 extern void held_add(Worker *w, TradeFlight **flights, int n);
 extern void held_release(Worker *w);
+extern bool held_for_standby(const Worker *w);
 extern bool held_too_long(const Worker *w);
 extern bool held_must_go(Worker *w);
 extern void held_withdraw(Worker *w);
 extern void held_withdrawn(Worker *w);
+extern void held_kept(Worker *w);
 extern long held_wait_ms(const Worker *w);
 
 /* upkeep.c */

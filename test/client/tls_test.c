@@ -6,6 +6,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+#include "wallet/certificate.h"
 
 static void
 serve_tls(const char *cert, const char *key, const char *host)
@@ -131,6 +134,15 @@ tls_to_a_plain_server_is_not_executed(void **state)
 	assert_int_equal(results[0].verdict.outcome, OUTCOME_NOT_EXECUTED);
 }
 
+static void
+tls_end_of_our_certificate_is_read(void **state)
+{
+	(void) state;
+	assert_true(certificate_until("build/server.crt") > time(NULL));
+	assert_int_equal(certificate_until("build/server.key"), 0);
+	assert_int_equal(certificate_until("build/nothing"), 0);
+}
+
 static const struct CMUnitTest tests[] = {
 	TEST(tls_with_the_right_certificate_settles),
 	TEST(tls_client_certificate_is_shown),
@@ -140,6 +152,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(tls_with_a_wrong_name_is_not_executed),
 	TEST(tls_with_a_missing_ca_file_is_not_executed),
 	TEST(tls_to_a_plain_server_is_not_executed),
+	TEST(tls_end_of_our_certificate_is_read),
 };
 
 int

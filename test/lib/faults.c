@@ -1,15 +1,18 @@
 /*
  * faults.c
  *	  Preloaded into a server under test: fails what cannot be made to fail from
- *	  outside, at a moment that the test chooses.  See FaultyServer.pm.
+ *	  outside, at a moment that the test chooses.  See process_faults.t.
  *
  * The test writes its wishes into a small file that is mapped here; nothing is
  * read from it but these few fields.
  *
  *	  full          writes to files whose path holds this text: no space left
  *	  memory_pid    in this process each memory_every-th allocation fails
+ *	  memory_min    ... or instead each of at least so many bytes
+ *	  memory_max    ... and less than so many; 0: by their number
  *	  divide_pid    this process divides by zero within libcurl, once
  *	  injected      how often something was made to fail
+ *	  stuck_pid     what this process writes to the WAL takes until that is 0
  *
  * A request or a reply that holds one of two texts kills its process: poison.
  */
@@ -39,8 +42,11 @@ typedef struct Wishes
 	char		full[32];
 	int32_t		memory_pid;
 	int32_t		memory_every;
+	int32_t		memory_min;
+	int32_t		memory_max;
 	int32_t		divide_pid;
 	int32_t		injected;
+	int32_t		stuck_pid;
 } Wishes;
 
 static volatile Wishes nothing;
@@ -68,24 +74,44 @@ map_wishes(void)
 	if (next == NULL) next = (__typeof__(&name)) dlsym(RTLD_NEXT, #name)
 
 static int
-is_full(int fd)
+path_holds(int fd, const char *part)
 {
 	char		link[64];
 	char		path[512];
-	char		part[sizeof(wishes->full)];
 	ssize_t		len;
 
-	if (wishes->full[0] == '\0')
-		return 0;
-	for (size_t i = 0; i < sizeof part; i++)
-		part[i] = wishes->full[i];
-	part[sizeof part - 1] = '\0';
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	len = readlink(link, path, sizeof path - 1);
 	if (len < 0)
 		return 0;
 	path[len] = '\0';
-	if (strstr(path, part) == NULL)
+	return strstr(path, part) != NULL;
+}
+
+/* Before each write: a minute at most. */
+static void
+be_slow(int fd)
+{
+	for (int i = 0; i < 6000 && wishes->stuck_pid != 0 && wishes->stuck_pid == getpid(); i++)
+	{
+		if (!path_holds(fd, "/pg_wal/"))
+			return;
+		usleep(10000);
+	}
+}
+
+static int
+is_full(int fd)
+{
+	char		part[sizeof(wishes->full)];
+
+	be_slow(fd);
+	if (wishes->full[0] == '\0')
+		return 0;
+	for (size_t i = 0; i < sizeof part; i++)
+		part[i] = wishes->full[i];
+	part[sizeof part - 1] = '\0';
+	if (!path_holds(fd, part))
 		return 0;
 	__atomic_fetch_add(&wishes->injected, 1, __ATOMIC_RELAXED);
 	errno = ENOSPC;
@@ -133,9 +159,12 @@ extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 
 static int
-is_exhausted(void)
+is_exhausted(size_t size)
 {
-	if (wishes->memory_pid == 0 || wishes->memory_pid != getpid() ||
+	if (wishes->memory_pid == 0 || wishes->memory_pid != getpid())
+		return 0;
+	if (wishes->memory_max != 0 ?
+		size < (size_t) wishes->memory_min || size >= (size_t) wishes->memory_max :
 		++allocations % wishes->memory_every != 0)
 		return 0;
 	__atomic_fetch_add(&wishes->injected, 1, __ATOMIC_RELAXED);
@@ -146,19 +175,19 @@ is_exhausted(void)
 void *
 malloc(size_t size)
 {
-	return is_exhausted() ? NULL : __libc_malloc(size);
+	return is_exhausted(size) ? NULL : __libc_malloc(size);
 }
 
 void *
 calloc(size_t n, size_t size)
 {
-	return is_exhausted() ? NULL : __libc_calloc(n, size);
+	return is_exhausted(n * size) ? NULL : __libc_calloc(n, size);
 }
 
 void *
 realloc(void *old, size_t size)
 {
-	return is_exhausted() ? NULL : __libc_realloc(old, size);
+	return is_exhausted(size) ? NULL : __libc_realloc(old, size);
 }
 
 static void

@@ -3,36 +3,13 @@ BEGIN;
 SET client_min_messages = error;
 SELECT plan(71);
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
+\ir lib/shop.sql
 CREATE TABLE shop.others (LIKE shop.trades INCLUDING ALL);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached, settlement.attach('shop.others') IS NOT NULL AS too;
+SELECT settlement.attach('shop.others') IS NOT NULL AS attached;
 
 CREATE FUNCTION pg_temp.attached(relation regclass) RETURNS integer LANGUAGE sql AS
     'SELECT attached_id FROM settlement.attached WHERE relid = relation';
 
--- A trade row that says `status`, and its dead letter.
-CREATE FUNCTION pg_temp.dead(id text, status text DEFAULT 'FAILED', class text DEFAULT 'rejected',
-    final boolean DEFAULT false, maybe_executed boolean DEFAULT false, sent interval DEFAULT '1 hour',
-    generation integer DEFAULT 0, relation regclass DEFAULT 'shop.trades', symbol text DEFAULT 'BTC/USDT',
-    code text DEFAULT NULL, died interval DEFAULT '0', value numeric DEFAULT 100)
-RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    result bigint;
-BEGIN
-    EXECUTE format('INSERT INTO %s VALUES ($1, $2, ''b'', ''s'', ''bo'', ''so'', 10, 10, 0, 0, $3)
-                    ON CONFLICT DO NOTHING', relation) USING id, symbol, status;
-    INSERT INTO settlement.dlq (status, class, code, message, died_at, final_rejection, enqueued_at,
-        attached_id, leaf, attempts, generation, charged, format, maybe_executed, trade_id, symbol,
-        buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee,
-        seller_fee, first_sent_at, pending_ms, fingerprint)
-    VALUES (status, class, code, 'why', now() - died, final, now() - interval '2 hours',
-        pg_temp.attached(relation), relation, 3, generation, 3, 1, maybe_executed, id, symbol,
-        'b', 's', 'bo', 'so', 10, 10, value, 0, 0, now() - sent, 700, '\xaa') RETURNING dlq.id INTO result;
-    RETURN result;
-END $$;
 CREATE FUNCTION pg_temp.place(id text) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(place, ' ' ORDER BY place) FROM (
         SELECT 'queue' AS place FROM settlement.queue WHERE trade_id = $1

@@ -22,7 +22,7 @@ INSERT INTO decided VALUES
         _progress_list,_recent,_setting,_span,_state,_storage,_waits}'),
     ('operator', '{
         _doctor_deep,_explain,_in_transaction_block,_is_known,_nowhere,_permit,_timeline,
-        _trade_row,_trade_tables,_undrained,_drained,breaker_close,breaker_open,dlq_export,dlq_purge,drain,
+        _trade_row,_trade_tables,_trade_writer,_find,_is_one,_queued,_queued_by,_undrained,_drained,breaker_close,breaker_open,dlq_export,dlq_purge,drain,
         explain,lookup,pause,redrive,redrive_cancel,redrive_policy_drop,redrive_policy_set,
         redrive_where,rescan,resolve,resolve_where,
         restart_worker,resume,timeline,wait_paused,
@@ -51,13 +51,13 @@ INSERT INTO decided VALUES
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
         _which_attached,_writer,
         _count_dead,_estimate,_explain_flight,_explain_obstacles,_explain_turn,_fault_hint,
-        _idempotency_key,_is_slow,_needed_bytes,_queued,_request_body,_send_state_words,
+        _idempotency_key,_is_slow,_needed_bytes,_is_still_queued,_request_body,_send_state_words,
         _settle_path,_settlement_indexes,_snapshot_holders,_stored_tables,_tally_change,
         _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known,
         _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset,
-        _dlq_next,_policies_work,_policy_breaker,_policy_due,_policy_work,
+        _dlq_next,_explain_redrives,_policies_for,_redrives_for,_policies_work,_policy_breaker,_policy_due,_policy_work,
         _redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
-        _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict}');
+        _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict,_waiting_of}');
 
 CREATE TEMP VIEW given AS
 SELECT p.proname AS name, p.oid,

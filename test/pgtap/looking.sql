@@ -4,11 +4,7 @@ BEGIN;
 SET client_min_messages = error;
 SELECT no_plan();
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
 -- ---------------------------------------------------------------- the tally
 
@@ -116,6 +112,7 @@ SELECT is(settlement.evidence('nobody'), NULL, 'of one that nobody knows: nothin
 SELECT set_has($$ SELECT what, object FROM settlement.storage_health $$, $$ VALUES ('table', 'settlement.queue'), ('table', 'settlement.dlq'),
     ('index', 'settlement.queue_pkey'), ('table', 'shop.trades'), ('fillfactor', 'shop.trades') $$, 'storage_health has our tables and the trades');
 SELECT is_empty($$ SELECT * FROM settlement.storage_health WHERE what = 'index' AND status <> 'ok' $$, 'no index is in the way');
+SELECT matches((SELECT hint FROM settlement.storage_health WHERE what = 'fillfactor'), '^ALTER TABLE shop\.trades SET \(fillfactor = 40\);', 'it advises the fillfactor that attach() does');
 CREATE INDEX by_status ON shop.trades (settlement_status);
 SELECT results_eq($$ SELECT object, status FROM settlement.storage_health WHERE what = 'index' AND status <> 'ok' $$, $$ VALUES ('shop.by_status', 'warn') $$, '... but this one');
 ALTER TABLE settlement.queue SET (autovacuum_enabled = off);

@@ -1,12 +1,14 @@
 -- What a monitor and an operator can do, and what they cannot.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(72);
+SELECT plan(74);
 
 CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
 CREATE ROLE settlement_test_operator;
 CREATE ROLE settlement_test_nobody;
 SELECT settlement.grant_operator('settlement_test_operator');
+SELECT results_eq($$ SELECT details FROM settlement.audit_log WHERE act = 'grant_operator' $$,
+    $$ VALUES ('{"role": "settlement_test_operator", "may_repay": false}'::jsonb) $$, 'who became an operator is in the audit log');
 
 CREATE TABLE public.guarded_trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
     buyer_order_id text, seller_order_id text, price numeric, quantity numeric, buyer_fee numeric, seller_fee numeric);
@@ -30,6 +32,10 @@ END $$;
 SET LOCAL ROLE settlement_test_nobody;
 SELECT is(pg_temp.try('TABLE settlement.status'), '42501', 'nobody may look');
 SELECT is(pg_temp.try('SELECT settlement.pause(''x'')'), '42501', 'nobody may act');
+RESET ROLE;
+SELECT settlement.grant_operator('settlement_test_nobody', may_repay => true), settlement.revoke_operator('settlement_test_nobody');
+SELECT results_eq($$ SELECT act, details ->> 'may_repay' FROM settlement.audit_log WHERE details ->> 'role' = 'settlement_test_nobody' ORDER BY id $$,
+    $$ VALUES ('grant_operator', 'true'), ('revoke_operator', NULL) $$, '... who ceased to be one, too');
 
 SET LOCAL ROLE settlement_test_monitor;
 SELECT is(pg_temp.try('TABLE settlement.status'), 'done', 'a monitor reads status');

@@ -1,28 +1,10 @@
 -- Redrives that the workers do: what each step does.  The steps are taken by hand.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(56);
+SELECT plan(61);
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
-CREATE FUNCTION pg_temp.dead(id text, status text DEFAULT 'FAILED', class text DEFAULT 'rejected',
-    final boolean DEFAULT false, maybe_executed boolean DEFAULT false, generation integer DEFAULT 0,
-    code text DEFAULT NULL, died interval DEFAULT '0', value numeric DEFAULT 100)
-RETURNS bigint LANGUAGE sql AS $$
-    INSERT INTO shop.trades VALUES (id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, 0, 0, status)
-    ON CONFLICT (trade_id) DO UPDATE SET settlement_status = excluded.settlement_status;
-    INSERT INTO settlement.dlq (status, class, code, message, died_at, final_rejection, enqueued_at,
-        attached_id, leaf, attempts, generation, format, maybe_executed, trade_id, symbol,
-        buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, quote_amount, buyer_fee,
-        seller_fee, first_sent_at)
-    SELECT status, class, code, 'why', now() - died, final, now(), a.attached_id, a.relid, 3, generation, 1,
-        maybe_executed, id, 'BTC/USDT', 'b', 's', 'bo', 'so', 10, 10, value, 0, 0, now()
-    FROM settlement.attached a WHERE a.relid = 'shop.trades'::regclass RETURNING dlq.id
-$$;
 -- what the workers would do of a queued trade
 CREATE FUNCTION pg_temp.settle(pattern text) RETURNS bigint LANGUAGE sql AS $$
     WITH gone AS (DELETE FROM settlement.queue WHERE trade_id LIKE pattern RETURNING trade_id),
@@ -42,13 +24,21 @@ BEGIN
     RETURN (SELECT concat_ws(' ', r.state, r.redriven, r.skipped) FROM settlement.redrives r ORDER BY r.id DESC LIMIT 1);
 END $$;
 
+-- what explain() says of those under way
+CREATE FUNCTION pg_temp.said(id text) RETURNS text LANGUAGE sql AS
+    $$ SELECT string_agg(regexp_replace(e, '^Redrive \d+', 'Redrive #'), ' ') FROM settlement.explain(id) e WHERE e LIKE 'Redrive %' $$;
+
 -- a pace
 SELECT count(pg_temp.dead('p' || i)) FROM generate_series(1, 7) i;
 SELECT results_eq($$ SELECT matching, redriven, note FROM settlement.redrive_where(class => 'rejected', per_second => 3, dry_run => false, reason => 'slowly') $$,
     $$ VALUES (7::bigint, 0::bigint, 'the workers do it: redrive ' || currval('settlement.redrives_id_seq') || ' in settlement.redrives') $$,
     'with per_second it is left to the workers');
 SELECT is(pg_temp.queued('p%'), 0::bigint, '... and nothing is moved yet');
+SELECT is(pg_temp.said('p1'), 'Redrive # is under way (slowly) and takes it in its turn: settlement.redrive_progress says how far it is.', '... which explain() says');
 SELECT is(pg_temp.steps(1), 'running 3 0', 'a step takes what a second allows');
+SELECT is(pg_temp.dead('p1') IS NOT NULL AND pg_temp.said('p1') IS NULL, true, '... and not again what dies again');
+DELETE FROM settlement.dlq WHERE trade_id = 'p1';
+UPDATE shop.trades SET settlement_status = 'PENDING' WHERE trade_id = 'p1';
 SELECT is((SELECT wait FROM settlement.redrives), '1 second', '... and the next has to wait');
 SELECT is(settlement._steer() BETWEEN 0 AND 1000, true, '... which is what the worker is told');
 SELECT is((SELECT redriven FROM settlement.redrives), 3::bigint, '... before that it takes none');
@@ -64,7 +54,9 @@ SELECT results_eq($$ SELECT state, redriven, total, percent FROM settlement.redr
 -- a cap
 SELECT count(pg_temp.dead('c' || i)) FROM generate_series(1, 5) i;
 SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', max => 2, per_second => 1000, dry_run => false, reason => 'two');
+SELECT is(pg_temp.said('c5'), 'Redrive # is under way (two) and takes it in its turn, unless it has taken 2 before: settlement.redrive_progress says how far it is.', 'explain() names the cap');
 SELECT is(pg_temp.steps(3), 'done 2 0', 'max is all it takes');
+SELECT is(pg_temp.said('c5'), NULL, '... and when it is done, explain() promises nothing');
 DELETE FROM settlement.dlq;
 
 -- a canary that settles
@@ -72,6 +64,7 @@ SELECT count(pg_temp.dead('k' || i, final => true)) FROM generate_series(1, 6) i
 SELECT sum(matching) FROM settlement.redrive_where(class => 'rejected', canary => 2, dry_run => false, reason => 'carefully');
 SELECT is(pg_temp.steps(1), 'canary 2 0', 'a canary is taken first');
 SELECT is(pg_temp.steps(3), 'canary 2 0', '... and the rest waits');
+SELECT is(pg_temp.said('k6'), 'Redrive # is under way (carefully) and takes it in its turn, once its canary is settled: settlement.redrive_progress says how far it is.', '... as explain() says');
 SELECT is(pg_temp.settle('k1'), 1::bigint, 'one of it settles');
 SELECT is(pg_temp.steps(2), 'canary 2 0', '... which is not enough');
 SELECT is((SELECT canary FROM settlement.redrive_progress LIMIT 1), '1 of 2 settled', '... as progress says');

@@ -3,11 +3,7 @@ BEGIN;
 SET client_min_messages = error;
 SELECT no_plan();
 
-CREATE SCHEMA shop;
-CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
-    buyer_order_id text, seller_order_id text, price numeric, quantity numeric,
-    buyer_fee numeric, seller_fee numeric);
-SELECT settlement.attach('shop.trades') IS NOT NULL AS attached;
+\ir lib/shop.sql
 
 -- A trade with the row that a state table holds of it.
 CREATE FUNCTION pg_temp.facts(id text, symbol text, amount numeric, enqueued interval, maybe_executed boolean)

@@ -91,7 +91,38 @@ scenario client_certificate => sub {
 	is($s->sql("SELECT count(*) FROM settlement.dlq WHERE trade_id = 'certified'"), 0, 'not dead-lettered');
 	$s->set(wallet_cert_file => "$dir/client.crt", wallet_key_file => "$dir/client.key");
 	$s->becomes("SELECT code FROM settlement.dlq WHERE trade_id = 'certified'", 'USER_NOT_FOUND', 'answered with one');
+	my $ours = "SELECT status FROM settlement.doctor() WHERE component = 'tls' AND detail ~ '^our own certificate end'";
+	is($s->sql($ours), 'ok', 'doctor() has read it');
+	for my $age ([ 10, 'warn', 'that it ends soon' ], [ -1, 'fail', 'that it has ended' ])
+	{
+		my ($days, $status, $what) = @$age;
+		openssl('x509', '-req', '-in', "$dir/client.csr", '-CA', "$dir/ca.crt", '-CAkey', "$dir/ca.key", '-days', $days, '-out', "$dir/aged.crt");
+		$s->set(wallet_cert_file => "$dir/aged.crt");
+		$s->becomes($ours, $status, "doctor() says $what");
+	}
+	is($s->sql("SELECT hint FROM settlement.doctor() WHERE component = 'tls' AND status = 'fail'") =~ /wallet_cert_file/, 1, '... and where to put another');
 	$s->reset('wallet_url', 'wallet_cert_file', 'wallet_key_file', 'wallet_auth_file', 'wallet_ca_file');
+};
+
+# What doctor() says of the files, one by one.
+scenario files => sub {
+	my $says = "SELECT status, detail FROM settlement.doctor(probe => false) WHERE component = 'files'";
+	my $name = 'the file that settlement.wallet_%s_file names';
+	my @cases = (
+		[ auth => "$dir/secret", 'ok|%s can be read' ],
+		[ auth => "$dir/nothing", 'fail|%s cannot be used as it is: there is no such file' ],
+		[ auth => $dir, 'fail|%s cannot be used as it is: it is not a file' ],
+		[ auth => write_file('empty', ''), 'fail|%s cannot be used as it is: it is empty' ],
+		[ auth => do { my $open = write_file('open', 'x'); chmod 0644, $open; $open }, 'warn|%s cannot be used as it is: others may read or change it' ],
+		[ cert => "$dir/client.key", 'fail|%s cannot be used as it is: no certificate can be read in it' ]);
+	for (@cases)
+	{
+		my ($which, $path, $expected) = @$_;
+		$s->set("wallet_${which}_file" => $path);
+		$s->becomes($says, sprintf($expected, sprintf($name, $which)), sprintf($expected, $which));
+		is($s->sql("SELECT count(*) FROM settlement.doctor(probe => false) WHERE status <> 'ok' AND coalesce(hint, '') = ''"), 0, '... with a hint for each finding');
+		$s->reset("wallet_${which}_file");
+	}
 };
 
 scenario back_to_the_first_wallet => sub {

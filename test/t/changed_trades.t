@@ -203,6 +203,25 @@ scenario access_exclusive_while_outcomes_wait => sub {
 	is($s->sql("SELECT count(*) FROM trades WHERE trade_id LIKE 'locked%' AND settlement_attempts <> 1"), 0, 'by one request each');
 };
 
+# A table of our own is locked: an outcome that needs it fails outside of what an
+# outcome may do wrong, and is tried again as soon as any other.
+scenario our_table_is_locked_while_an_outcome_waits => sub {
+	$s->sql("SELECT settlement.pause('test')");
+	$s->trade('contradiction', %snapshot);
+	$s->sql("UPDATE trades SET price = 102 WHERE trade_id = 'contradiction'");
+	my $user = $s->session;
+	$user->query_safe('BEGIN; LOCK TABLE settlement.discrepancies IN ACCESS EXCLUSIVE MODE');
+	$s->sql('SELECT settlement.resume()');
+	$s->becomes(<<'SQL', 't', 'it fails, and does not wait for long');
+SELECT coalesce(bool_or(failures > 0 AND last_failure ~ 'lock timeout' AND next_apply_at - last_failed_at < '10 s'), false)
+FROM settlement.unapplied WHERE trade_id = 'contradiction'
+SQL
+	$user->query_safe('COMMIT');
+	$user->quit;
+	$s->status_is('contradiction', 'SETTLED');
+	discrepancy_is('contradiction', 'trade_changed enqueued_price=100 outcome=SETTLED price=102', 'what differs is told');
+};
+
 # The wallet has booked a trade, and its worker is about to write that.
 sub while_in_flight
 {

@@ -9,14 +9,14 @@ use Settlement;
 use Test::More;
 
 my $s = Settlement->start(conf => <<'CONF');
-settlement.request_timeout = '500ms'
+settlement.request_timeout = '4s'
 settlement.retry_initial_backoff = '20ms'
 settlement.poll_interval = '200ms'
 CONF
 
 # When it wakes up it must not act on what is no longer its own.
 scenario a_frozen_worker => sub {
-	$s->faults({ match => { trade_id_prefix => 'frozen', times => 1 }, action => 'pass', reply_delay_ms => 300 });
+	$s->faults({ match => { trade_id_prefix => 'frozen', times => 1 }, action => 'pass', reply_delay_ms => 3000 });
 	my ($booked, $requests) = ($s->effects, $s->requests);
 	$s->trades('frozen', 10);
 	wait_for(sub { $s->requests >= $requests + 10 }, 'all to be sent');
@@ -40,7 +40,7 @@ scenario a_frozen_worker => sub {
 # What it knew counts all the same: that the wallet settled wins over everything,
 # also over an operator who has said otherwise meanwhile.
 scenario evidence_that_comes_late => sub {
-	$s->faults({ match => { trade_id_prefix => 'late', times => 1 }, action => 'pass', reply_delay_ms => 300 });
+	$s->faults({ match => { trade_id_prefix => 'late', times => 1 }, action => 'pass', reply_delay_ms => 3000 });
 	my $requests = $s->requests;
 	$s->trades('late', 2, symbol => 'BTC/USDT');
 	wait_for(sub { $s->requests >= $requests + 2 }, 'both to be sent');

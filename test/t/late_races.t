@@ -27,6 +27,32 @@ sub late_is_first
 	$hold->reached('unapplied', 'the late worker has taken the trade');
 }
 
+# Who is held lets go; or fails, again and again, until the other one is seen to act.
+sub lets_go
+{
+	my ($end, $place, $name, $other_acts) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	if ($end eq 'fail')
+	{
+		$hold->raise_at($place);
+		$other_acts->();
+	}
+	$hold->release($place);
+	ends_settled($s, $name);
+}
+
+# A worker that has lost its claim has an answer, and so has the one that sent the
+# trade again.
+sub two_have_answers
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$hold->at('claims2');
+	lose_claim($s, $hold, $name, 'queue');
+	$s->sql('SELECT settlement.rescan()');
+	$hold->reached('claims2', 'another worker has its answer, too');
+}
+
 # ------------------------------------------------------- beside an operator
 
 my %act = (
@@ -113,13 +139,7 @@ for my $place (sort keys %answer)
 			$hold->release('claims');
 			late_waits();
 			paused($s, sub {
-				if ($end eq 'fail')
-				{
-					$hold->raise_at($place);
-					$s->status_is($name, 'SETTLED');
-				}
-				$hold->release($place);
-				ends_settled($s, $name);
+				lets_go($end, $place, $name, sub { $s->status_is($name, 'SETTLED') });
 			});
 			$s->faults;
 		};
@@ -127,21 +147,14 @@ for my $place (sort keys %answer)
 		scenario "another_finishes_to_${place}_while_late_$end" => sub {
 			my $name = "late-finish-$place-$end";
 			second_answer($name, $place);
-			$hold->at('claims2');
-			lose_claim($s, $hold, $name, 'queue');
-			$s->sql('SELECT settlement.rescan()');
-			$hold->reached('claims2', 'another worker has its answer, too');
+			two_have_answers($name);
 			late_is_first();
 			paused($s, sub {
 				$hold->release('claims2');
 				worker_waits($s, 'the other one waits');
-				if ($end eq 'fail')
-				{
-					$hold->raise_at('unapplied');
+				lets_go($end, 'unapplied', $name, sub {
 					$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'its answer is recorded');
-				}
-				$hold->release('unapplied');
-				ends_settled($s, $name);
+				});
 			});
 			$s->faults;
 		};
@@ -173,13 +186,7 @@ for my $end ('release', 'fail')
 			$hold->reached('deferred', 'it is taken over once more');
 			$hold->release('claims');
 			late_waits();
-			if ($end eq 'fail')
-			{
-				$hold->raise_at('deferred');
-				$s->status_is($name, 'SETTLED');
-			}
-			$hold->release('deferred');
-			ends_settled($s, $name);
+			lets_go($end, 'deferred', $name, sub { $s->status_is($name, 'SETTLED') });
 		});
 		$s->wait_for_workers(2);
 		$s->faults;
@@ -192,13 +199,9 @@ for my $end ('release', 'fail')
 			late_is_first();
 			$s->sql("SELECT settlement.restart_worker($slot)");
 			worker_waits($s, 'who takes it over waits');
-			if ($end eq 'fail')
-			{
-				$hold->raise_at('unapplied');
+			lets_go($end, 'unapplied', $name, sub {
 				$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'it is taken over');
-			}
-			$hold->release('unapplied');
-			ends_settled($s, $name);
+			});
 		});
 		$s->wait_for_workers(2);
 		$s->faults;
@@ -210,22 +213,15 @@ for my $end ('release', 'fail')
 {
 	scenario "two_are_late_$end" => sub {
 		my $name = "two-$end";
-		$hold->at('claims2');
-		lose_claim($s, $hold, $name, 'queue');
-		$s->sql('SELECT settlement.rescan()');
-		$hold->reached('claims2', 'another worker has its answer, too');
+		two_have_answers($name);
 		lose_claim_again($s, $name, 'UNKNOWN');
 		late_is_first();
 		paused($s, sub {
 			$hold->release('claims2');
 			worker_waits($s, 'the other one waits');
-			if ($end eq 'fail')
-			{
-				$hold->raise_at('unapplied');
+			lets_go($end, 'unapplied', $name, sub {
 				$s->becomes("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'settlement worker' AND wait_event_type = 'Lock'", 0, 'the first one fails');
-			}
-			$hold->release('unapplied');
-			ends_settled($s, $name);
+			});
 		});
 	};
 }

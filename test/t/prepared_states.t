@@ -36,23 +36,53 @@ sub says
 sub status_says { my ($expected) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return says('SELECT state FROM settlement.status', $expected, 'status names the cause') }
 
+# The cause and the next step come together: in one answer of explain(), in one row of
+# doctor().  What is to be done is said in other words than what is the matter.
+sub says_both
+{
+	my ($who, $sql, $cause, $next) = @_;
+	my @said = ([ '', '' ]);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $both = sub { my ($what, $then) = @{ $_[0] }; return $what =~ $cause && $then =~ $next };
+	eval {
+		wait_for(sub {
+			@said = map { [ split /\t/, $_, 2 ] } split /\x1e/, ask($sql);
+			@said = ([ '', '' ]) if !@said;
+			return grep { $both->($_) } @said;
+		}, $who);
+	};
+	my ($row) = ((grep { $both->($_) } @said), (grep { $_->[0] =~ $cause } @said), @said);
+	like($row->[0], $cause, "$who names the cause");
+	like($row->[1], $next, '... and the next step');
+	return $row->[1];
+}
+
 # One sentence names the cause, and one what to do or what comes next.
 sub explain_says
 {
 	my ($trade, $cause, $next) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $sql = "SELECT settlement.explain('$trade')";
-	says($sql, $cause, 'explain() names the cause');
-	says($sql, $next, '... and the next step');
+	return says_both('explain()', "SELECT said || E'\\t' || said FROM (SELECT string_agg(e, E'\\n') AS said FROM settlement.explain('$trade') e) x",
+		$cause, $next);
 }
 
+# Returns the hint.
 sub doctor_says
 {
 	my ($component, $status, $cause, $next) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $from = "FROM settlement.doctor() WHERE component = '$component' AND status = '$status'";
-	says("SELECT detail $from", $cause, "doctor() names the cause, as $component");
-	says("SELECT hint $from", $next, '... and the next step');
+	return says_both("doctor(), as $component,", "SELECT string_agg(detail || E'\\t' || hint, E'\\x1e') FROM settlement.doctor() "
+		. "WHERE component = '$component' AND status = '$status'", $cause, $next);
+}
+
+# What a hint says can be pasted: the statement in it.
+sub follow
+{
+	my ($hint) = @_;
+	my ($statement) = $hint =~ /(SELECT .*?;)/;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($statement, 'the next step is a statement: ' . ($statement // $hint)) or return;
+	return ask($statement);
 }
 
 # As a person sees it, with a word of advice for each finding.
@@ -85,10 +115,10 @@ scenario paused_symbol => sub {
 	status_says(qr/^ok, 1 paused$/);
 	explain_says('aside', qr/symbol SOL-USDT is paused by \w+ since .*, without an end: wrong prices/, qr/SELECT settlement\.resume\('SOL-USDT'\)/);
 	says("SELECT settlement.explain('aside')", qr/put aside by a pause of its symbol.*goes back to the queue when the pause ends/s, '... and where it is');
-	doctor_says('pauses', 'warn', qr/SOL-USDT is paused by .*wrong prices/, qr/settlement\.resume\('SOL-USDT'\)/);
+	my $hint = doctor_says('pauses', 'warn', qr/SOL-USDT is paused by .*wrong prices/, qr/settlement\.resume\('SOL-USDT'\)/);
 	is(ask("SELECT string_agg(what, ', ' ORDER BY at) FROM settlement.timeline('aside')"), 'pause of SOL-USDT, enqueued', 'its timeline');
 	status_fits();
-	$s->sql("SELECT settlement.resume('SOL-USDT')");
+	follow($hint);
 	$s->settled_is('aside', 1);
 };
 
@@ -98,9 +128,9 @@ scenario paused_all => sub {
 	$s->trade('night');
 	status_says(qr/^paused$/);
 	explain_says('night', qr/Everything is paused by \w+ since .*, until .* \(in \d+ min\): maintenance/, qr/SELECT settlement\.resume\(\)/);
-	doctor_says('sending', 'warn', qr/Everything is paused/, qr/SELECT settlement\.resume\(\)/);
+	my $hint = doctor_says('sending', 'warn', qr/Everything is paused/, qr/SELECT settlement\.resume\(\)/);
 	status_fits();
-	$s->sql('SELECT settlement.resume()');
+	follow($hint);
 	$s->settled_is('night', 1);
 	says("SELECT string_agg(what, ',' ORDER BY at) FROM settlement.timeline('night')", qr/settled/, 'its timeline');
 };
@@ -110,10 +140,10 @@ scenario breaker_open => sub {
 	$s->trade('shut');
 	status_says(qr/^breaker open$/);
 	explain_says('shut', qr/circuit breaker was opened by hand at/, qr/SELECT settlement\.breaker_close\(\)/);
-	doctor_says('sending', 'warn', qr/opened by hand/, qr/settlement\.breaker_close\(\)/);
+	my $hint = doctor_says('sending', 'warn', qr/opened by hand/, qr/settlement\.breaker_close\(\)/);
 	says("SELECT what, details FROM settlement.timeline('shut')", qr/^enqueued/, 'its timeline begins');
 	status_fits();
-	$s->sql('SELECT settlement.breaker_close()');
+	follow($hint);
 	$s->settled_is('shut', 1);
 };
 
@@ -208,8 +238,9 @@ scenario dlq_with_four_classes => sub {
 	explain_says('stranger', qr/user_not_found, USER_NOT_FOUND/, qr/settlement\.redrive\('stranger'/);
 	explain_says('unreserved', qr/reservation_not_found, RESERVATION_NOT_FOUND, HTTP 422: no such reservation/, qr/settlement\.redrive\('unreserved'/);
 	explain_says('odd', qr/after 0 requests: invalid_trade/, qr/Correct the trade row and settlement\.redrive\('odd'/);
-	doctor_says('dlq', 'warn', qr/dead letters: 4 \(1 insufficient_balance, 1 invalid_trade, 1 reservation_not_found, 1 user_not_found\)/,
+	my $hint = doctor_says('dlq', 'warn', qr/dead letters: 4 \(1 insufficient_balance, 1 invalid_trade, 1 reservation_not_found, 1 user_not_found\)/,
 		qr/settlement\.dlq_summary.*redrive_where\(class => 'insufficient_balance'\)/);
+	like(follow($hint), qr/^insufficient_balance\|INSUFFICIENT_BALANCE\|FAILED\|1\|/, '... which says first what it would do');
 	status_fits();
 	$s->faults;
 	$s->sql("SELECT * FROM settlement.dlq_purge(all_rows => true, dry_run => false, reason => 'seen')");

@@ -15,20 +15,21 @@ plan skip_all => 'the sanitizers have the allocator' if $ENV{SETTLEMENT_SANITIZE
 my $dir = tempdir(CLEANUP => 1);
 my $wishes = "$dir/wishes";
 
-# As faults.c has it: full, memory_pid, memory_every, divide_pid, injected.
+# As faults.c has it; what is not named is not wished.
 sub wish
 {
-	my ($full, $pid, $every, $divide) = @_;
+	my (%wish) = (full => '', memory_pid => 0, memory_every => 1, memory_min => 0, memory_max => 0, divide_pid => 0,
+		stuck_pid => 0, @_);
 	open my $out, '+<:raw', $wishes or die $!;
-	syswrite $out, pack 'a32 l l l l', $full // '', $pid // 0, $every // 1, $divide // 0, 0;
+	syswrite $out, pack 'a32 l7', @wish{qw(full memory_pid memory_every memory_min memory_max divide_pid)}, 0, $wish{stuck_pid};
 }
 sub injected
 {
 	open my $in, '<:raw', $wishes or die $!;
-	sysread $in, my $bytes, 48;
-	return (unpack 'a32 l l l l', $bytes)[4];
+	sysread $in, my $bytes, 60;
+	return (unpack 'a32 l7', $bytes)[6];
 }
-PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 48);
+PostgreSQL::Test::Utils::append_to_file($wishes, "\0" x 60);
 system('gcc', '-O1', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', '-o', "$dir/faults.so",
 	"$FindBin::Bin/../lib/faults.c", '-ldl') == 0 or die 'faults.c does not build';
 $ENV{SETTLEMENT_FAULTS} = $wishes;
@@ -137,7 +138,7 @@ scenario no_space_for_wal => sub {
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	$s->trades('wal', 20);
 	wait_for(sub { $s->effects >= $booked + 20 }, 'the wallet to book them');
-	wish('/pg_wal/');
+	wish(full => '/pg_wal/');
 	wait_for(sub { 3 <= (() = PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /PANIC:.*No space left on device/g) }, 'the server to crash');
 	wish();
 	$s->becomes('SELECT 1', 1, 'it comes back when there is space');
@@ -156,7 +157,7 @@ scenario no_space_for_tables => sub {
 	my ($booked, $requests, $failures) = ($s->effects, $s->requests, $s->metric('turn_aborts') + $s->metric('apply_failures'));
 	$s->trades('table', 120);
 	wait_for(sub { $s->effects >= $booked + 64 }, 'the wallet to book them');
-	wish('/base/');
+	wish(full => '/base/');
 	$s->becomes("SELECT sum(value) > $failures FROM settlement.metrics WHERE name IN ('turn_aborts', 'apply_failures')", 't', 'outcomes cannot be written');
 	wish();
 	$s->settled_is('table', 120, 'all settle when there is space again');
@@ -167,13 +168,34 @@ scenario no_space_for_tables => sub {
 	$s->ledgers_are_equal;
 };
 
+# The claim cannot be written: nothing is sent meanwhile, and whoever looks is told why.
+scenario a_disk_that_does_not_answer => sub {
+	start_afresh();
+	$s->set(workers => 1);
+	$s->wait_for_workers(1);
+	my ($pid) = $s->worker_pids;
+	my $requests = $s->requests;
+	wish(stuck_pid => $pid);
+	$s->trade('stuck');
+	$s->becomes('SELECT phase, waits_for FROM settlement.in_flight', 'sending|disk', 'in_flight says that its worker waits for the disk');
+	is($s->sql("SELECT waits_for FROM settlement.workers WHERE pid = $pid"), 'disk', 'workers says so too');
+	like($s->sql("SELECT settlement.explain('stuck')"), qr/the request has not left yet; the worker waits for: disk/, 'and explain()');
+	is($s->requests, $requests, 'nothing is sent');
+	wish();
+	$s->status_is('stuck', 'SETTLED');
+	$s->reset('workers');
+	$s->wait_for_workers(2);
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
 # The server makes an error of a signal; what libcurl was doing then, nobody knows.
 scenario a_division_by_zero_in_the_http_library => sub {
 	my ($booked, $log) = ($s->effects, -s $node->logfile);
 	$s->set(workers => 1);
 	$s->wait_for_workers(1);
 	my ($pid) = $s->worker_pids;
-	wish('', 0, 1, $pid);
+	wish(divide_pid => $pid);
 	$s->trades('divided', 20);
 	$s->settled_is('divided', 20);
 	isnt(($s->worker_pids)[0], $pid, 'by another worker');
@@ -196,7 +218,7 @@ scenario no_memory => sub {
 	for my $every (2000, 300, 40, 7)
 	{
 		my ($pid) = $s->worker_pids;
-		wish('', $pid, $every);
+		wish(memory_pid => $pid, memory_every => $every);
 		$s->trades('memory-' . ++$n, 200);
 		wait_for(sub { injected() >= 5 || !kill 0, $pid }, "every ${every}th allocation to fail");
 		$total += injected();
@@ -205,6 +227,38 @@ scenario no_memory => sub {
 	}
 	cmp_ok($total, '>', 0, "$total allocations failed");
 	is($s->effects - $booked, $n * 200, 'one effect of each');
+	unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile, $log), qr/PANIC|terminated by signal/, 'nothing crashed');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+	$s->reset('workers');
+};
+
+# The texts of one trade are more than there is memory for: it is tried again, and
+# nothing half made is left for that.
+scenario no_memory_for_the_texts_of_a_trade => sub {
+	my $log = -s $node->logfile;
+	$s->sql(<<'SQL');
+SET ROLE exchange;
+CREATE TABLE public.remarked (LIKE public.trades INCLUDING DEFAULTS);
+ALTER TABLE public.remarked ADD COLUMN remark text, ADD PRIMARY KEY (trade_id, remark);
+RESET ROLE;
+SELECT settlement.attach('public.remarked');
+SQL
+	my $columns = 'trade_id, symbol, buyer_user_id, seller_user_id, price, quantity, buyer_fee, seller_fee, settlement_status, settlement_id, settlement_attempts';
+	$s->witness_trades("SELECT $columns FROM public.trades UNION ALL SELECT $columns FROM public.remarked");
+	$s->set(workers => 1);
+	$s->wait_for_workers(1);
+	my ($pid) = $s->worker_pids;
+	# the server asks for powers of two, or for what is larger than 8 kB as it is
+	wish(memory_pid => $pid, memory_min => 8600, memory_max => 9500);
+	$s->sql(<<'SQL');
+INSERT INTO public.remarked (trade_id, symbol, buy_order_id, sell_order_id, buyer_user_id, seller_user_id, price, quantity, remark)
+VALUES ('remarked', 'BTC/USDT', repeat('b', 250), repeat('s', 250), 'u1', 'u2', 10, 1, repeat('x', 8190))
+SQL
+	wait_for(sub { injected() >= 3 || !kill 0, $pid }, 'it to be refused memory, again and again');
+	cmp_ok(injected(), '>=', 3, 'there is none for its texts');
+	wish();
+	$s->status_is('remarked', 'SETTLED', 'it settles when there is');
 	unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile, $log), qr/PANIC|terminated by signal/, 'nothing crashed');
 	$s->at_rest;
 	$s->ledgers_are_equal;

@@ -18,7 +18,7 @@ scenario graceful_shutdown => sub {
 	$s->set(workers => 1, concurrency => 8);
 	$s->wait_for_workers(1);
 	$s->trades('pending', 20);
-	$s->becomes('SELECT in_flight FROM settlement.status', 8, '8 are in flight');
+	$s->becomes("SELECT count(*) FROM settlement.in_flight WHERE phase = 'waiting'", 8, '8 are in flight');
 	$node->stop('fast');
 	is($s->effects, 8, 'the wallet has booked those');
 	$s->faults;

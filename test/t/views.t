@@ -85,8 +85,37 @@ SQL
 	$s->sql('SELECT settlement.resume()');
 	$s->becomes('SELECT count(*) FROM settlement.progress', 0, '... which ends');
 	$drainer->quit;
-	$s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)");
+
+	# one that is invalid comes last, and cannot be put into the DLQ
+	$s->sql("SET session_replication_role = replica; SELECT public.put('odd', symbol => 'NOSEPARATOR')");
+	my $locker = $s->session;
+	$locker->query_safe('BEGIN; LOCK TABLE settlement.dlq IN SHARE MODE');
+	my $administrator = $s->session;
+	my $total = $s->sql("SELECT settlement.enqueue_pending('trades')");
+	$administrator->query_until(qr/begun/, "\\echo begun\nSELECT settlement.enqueue_pending('trades', dry_run => false);\n");
+	my $done = 100 * int(($total - 1) / 100);
+	$s->becomes('SELECT act, target, done, total IS NULL FROM settlement.progress', "enqueue_pending|public.trades|$done|t", 'so does a backfill');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$s->becomes('SELECT count(*) FROM settlement.progress', 0, '... which ends');
+	$administrator->quit;
 	$s->settled_is('missed', 5000);
+	is($s->sql("SELECT count, details FROM settlement.audit_log WHERE act = 'enqueue_pending'"), "$total|{}", '... and is in the audit log');
+	$s->sql("SELECT * FROM settlement.dlq_purge(class => 'invalid_trade', dry_run => false, reason => 'test')");
+};
+
+scenario the_holder_of_the_oldest_snapshot => sub {
+	my $holder = $s->session;
+	my $pid = $holder->query_safe('SELECT pg_backend_pid()');
+	$holder->query_safe("SET application_name = 'report'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+	$s->trades('meanwhile', 100);
+	$s->settled_is('meanwhile-', 100);
+	my $says = "SELECT object, status, detail ~ '^holds the oldest snapshot, \\d+ transactions old, since \\d+ s' FROM settlement.storage_health WHERE what = 'snapshot'";
+	my $user = $s->sql('SELECT current_user');
+	$s->becomes($says, "process $pid ($user, report, idle in transaction)|ok|t", 'storage_health names it, and how old it is');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	$s->becomes("SELECT count(*) FROM settlement.storage_health WHERE object LIKE 'process $pid %'", 0, 'it is gone with its transaction');
 };
 
 # The wallet takes the connection and says nothing.

@@ -288,10 +288,28 @@ it_tells_whether_the_rate_is_what_keeps_it(void **state)
 	assert_false(limiter_is_empty(&l, 100, start + SECOND));
 }
 
+static void
+idle_without_rate_hold_and_ramp(void **state)
+{
+	Limiter		l = fresh();
+
+	(void) state;
+	assert_true(limiter_is_idle(&l, 0, start));
+	assert_false(limiter_is_idle(&l, 100, start));
+	limiter_slow_down(&l, 3000, start);
+	assert_false(limiter_is_idle(&l, 0, start + SECOND));
+	/* the hold is over, the ramp is not */
+	assert_false(limiter_is_idle(&l, 0, start + 4 * SECOND));
+	for (int i = 0; i < 1000; i++)
+		limiter_relax(&l, start + 4 * SECOND);
+	assert_true(limiter_is_idle(&l, 0, start + 4 * SECOND));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(idle_without_rate_hold_and_ramp),
 		cmocka_unit_test(no_rate_no_limit),
 		cmocka_unit_test(burst_then_rate),
 		cmocka_unit_test(slow_rates_work),

@@ -113,6 +113,22 @@ a_clock_set_back_empties_the_ring(void **state)
 	assert_int_equal(since(*state, 52 * SECOND).window_us, 2 * SECOND);
 }
 
+/* Processes read the clock, do something else, and then come here. */
+static void
+a_caller_who_is_late_empties_nothing(void **state)
+{
+	Recent	   *r = *state;
+
+	tick(r, 100 * SECOND);
+	assert_int_equal(since(r, 99 * SECOND).window_us, 0);
+	tick(r, 105 * SECOND);
+	counted += 7;
+	tick(r, 104 * SECOND);
+	assert_int_equal(r->n, 2);
+	assert_int_equal(since(r, 104 * SECOND).window_us, 4 * SECOND);
+	assert_int_equal(since(r, 110 * SECOND).counter[0], 7);
+}
+
 int
 main(void)
 {
@@ -123,6 +139,7 @@ main(void)
 		cmocka_unit_test_setup(a_gap_makes_the_window_longer, start),
 		cmocka_unit_test_setup(numbers_set_back_count_as_nothing, start),
 		cmocka_unit_test_setup(a_clock_set_back_empties_the_ring, start),
+		cmocka_unit_test_setup(a_caller_who_is_late_empties_nothing, start),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

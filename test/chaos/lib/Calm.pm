@@ -79,7 +79,7 @@ sub drain
 sub state_of
 {
 	my ($arena) = @_;
-	return join "\n", map { $arena->try($_) // () } 
+	return join "\n", grep { $_ ne '' } map { eval { $arena->ask($_) } // $@ }
 		q{SELECT 'status ' || s::text FROM settlement.status s},
 		q{SELECT 'doctor ' || string_agg(concat_ws(' ', component, status, detail), '; ') FROM settlement.doctor() d WHERE d.status <> 'ok'},
 		q{SELECT 'workers ' || string_agg(w::text, ' ') FROM settlement.workers w},

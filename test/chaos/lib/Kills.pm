@@ -34,7 +34,7 @@ sub catalogue
 			{ name => 'terminate launcher', weight => 2, play => terminating(qr/settlement launcher/) },
 			{ name => 'terminate backend', weight => 3, play => terminating(qr/engine postgres/) },
 			{ name => 'freeze worker', weight => 1.2, play => \&freeze_worker,
-				draw => sub { (seconds => Schedule::one_of(0.5, 3, 11.5 + rand 2)) } }));
+				draw => sub { (seconds => Schedule::one_of(0.5, 3, 11.5 + rand 2)) }, each => [ { seconds => 0.5 } ] }));
 }
 
 sub chosen

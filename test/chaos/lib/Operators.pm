@@ -7,6 +7,7 @@ package Operators;
 use strict;
 use warnings;
 
+use Calm;
 use Schedule;
 use Time::HiRes qw(time sleep);
 
@@ -23,16 +24,17 @@ sub catalogue
 	return (
 		{ group => 'settings', name => 'reload', weight => 6, play => \&reload, draw => sub {
 			my @names = sort keys %settings;
-			return (settings => join(',', map { my $name = Schedule::one_of(@names); "$name:" . Schedule::one_of(@{ $settings{$name} }) } 1 .. 3)) } },
+			return (settings => join(',', map { my $name = Schedule::one_of(@names); "$name:" . Schedule::one_of(@{ $settings{$name} }) } 1 .. 3)) },
+			each => [ { settings => join ',', map { my $name = $_; map { "$name:$_" } @{ $settings{$name} } } sort keys %settings } ] },
 		{ group => 'settings', name => 'rate limit', weight => 1, play => temporary('rate_limit', 300), draw => $some_seconds },
 		{ group => 'settings', name => 'disabled', weight => 1, play => temporary('enabled', 'off'), draw => $some_seconds },
 		{ group => 'lock', name => 'trades locked', weight => 3, draw => $some_seconds,
 			play => holding(locks => 'held', 'SELECT count(*) FROM (SELECT FROM public.trades
 				WHERE trade_id IN (SELECT trade_id FROM settlement.queue LIMIT 200) FOR UPDATE) t') },
 		{ group => 'lock', name => 'table locked', weight => 2, draw => sub { (seconds => 1) },
-			play => holding(table => 'other', 'LOCK TABLE public.trades IN ACCESS EXCLUSIVE MODE') },
+			play => locking('public.trades') },
 		{ group => 'lock', name => 'partition locked', weight => 1, draw => sub { (seconds => 1) },
-			play => holding(table => 'other', 'LOCK TABLE public.parted_btc IN ACCESS EXCLUSIVE MODE') },
+			play => locking('public.parted_btc') },
 		{ group => 'lock', name => 'long transaction', weight => 2, draw => sub { (seconds => Schedule::between(3, 20)) },
 			play => holding(snapshot => undef, 'SELECT pg_current_xact_id()') },
 		(map { { group => 'operator', %$_ } }
@@ -121,13 +123,25 @@ sub holding
 		my $session = $arena->session;
 		$session->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
 		$arena->begin($name => $kind) if $kind;
-		my $ok = eval { $session->selectall_arrayref($sql); 1 };
+		my $ok = eval { $session->do($sql); 1 };
 		my $error = $@;
 		$arena->later($name => $ok ? $parameters->{seconds} : 0, sub {
 			eval { $session->do('ROLLBACK'); $session->disconnect };
 			$arena->end($name);
 		});
 		die $error unless $ok;
+	};
+}
+
+# Prepared transactions hold locks of their own, for as long as nobody decides.
+sub locking
+{
+	my ($table) = @_;
+	my $hold = holding(table => 'other', "LOCK TABLE $table IN ACCESS EXCLUSIVE MODE");
+	return sub {
+		my ($arena, $parameters) = @_;
+		Calm::finish_prepared($arena);
+		$hold->($arena, $parameters);
 	};
 }
 

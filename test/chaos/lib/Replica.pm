@@ -22,11 +22,12 @@ sub catalogue
 {
 	return (
 		{ group => 'standby', name => 'standby joins', weight => 4, play => \&join_if_alone,
-			draw => sub { (way => Schedule::one_of('copy', 'rewind')) } },
+			draw => sub { (way => Schedule::one_of('copy', 'rewind')) }, each => [ map { { way => $_ } } qw(copy rewind rewind) ] },
 		{ group => 'standby', name => 'standby crash', weight => 2, play => \&crash_standby,
-			draw => sub { (seconds => Schedule::one_of(0, 0.5, 2)) } },
+			draw => sub { (seconds => Schedule::one_of(0, 0.5, 2)) }, each => [ { seconds => 0.5 } ] },
 		{ group => 'standby', name => 'failover', weight => 4, play => \&fail_over,
-			draw => sub { (old => Schedule::one_of(qw(killed stopped alive alive)), seconds => Schedule::between(0, 2)) } });
+			draw => sub { (old => Schedule::one_of(qw(killed stopped alive alive)), seconds => Schedule::between(0, 2)) },
+			each => [ map { { old => $_, seconds => 0.5 } } qw(stopped killed alive) ] });
 }
 
 # ---------------------------------------------------------------- joining

@@ -9,7 +9,9 @@ package Schedule;
 use strict;
 use warnings;
 
-# catalogue: { name, group, weight, draw => sub -> parameters, play => sub }.
+# catalogue: { name, group, weight, draw => sub -> parameters, play => sub,
+# each => [ parameters, ... ] }: with these instead of drawn ones every path of the
+# fault is gone.
 sub draw
 {
 	my ($seed, $n, @catalogue) = @_;
@@ -21,12 +23,30 @@ sub draw
 	{
 		my $at = rand $total;
 		my ($fault) = grep { ($at -= $_->{weight}) < 0 } @catalogue;
-		push @events, {
-			fault => $fault, pause => 0.05 + rand(0.5),
-			parameters => { pick => rand(), $fault->{draw} ? $fault->{draw}->() : () },
-		};
+		push @events, event($fault, $fault->{draw});
 	}
 	srand;
+	return @events;
+}
+
+sub event
+{
+	my ($fault, $draw) = @_;
+	return { fault => $fault, pause => 0.05 + rand(0.5), parameters => { pick => rand(), $draw ? $draw->() : () } };
+}
+
+# Each fault, then what has a second way, then a third, ...: what undoes another
+# one's effect comes in between.
+sub rehearsal
+{
+	my (@catalogue) = @_;
+	my ($way, @events, @more) = (0);
+	do
+	{
+		@more = grep { $way == 0 || $_->{each} && $_->{each}[$way] } @catalogue;
+		push @events, map { my $fault = $_; event($fault, $fault->{each} ? sub { %{ $fault->{each}[$way] } } : $fault->{draw}) } @more;
+		$way++;
+	} while (@more);
 	return @events;
 }
 

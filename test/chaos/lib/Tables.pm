@@ -13,7 +13,8 @@ sub catalogue
 {
 	return (
 		{ group => 'table', name => 'extra table', weight => 5, play => \&play,
-			draw => sub { (act => Schedule::one_of(qw(create insert insert detach attach drop drop)), rows => 1 + int rand 150) } });
+			draw => sub { (act => Schedule::one_of(qw(create insert insert detach attach drop drop)), rows => 1 + int rand 150) },
+			each => [ map { { act => $_, rows => 20 } } qw(create insert detach insert attach drop create) ] });
 }
 
 sub play

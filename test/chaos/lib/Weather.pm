@@ -42,7 +42,7 @@ my %rules = (
 	'hang' => { action => 'hang' },
 	'hang after effect' => { action => 'hang', apply => \1, ms => 3000 },
 	'slow' => { action => 'pass', delay_ms => 200, jitter_ms => 400 },
-	'effect, then slow' => { action => 'pass', reply_delay_ms => 600 },
+	'effect then slow' => { action => 'pass', reply_delay_ms => 600 },
 	'reply after the timeout' => { action => 'pass', reply_delay_ms => 1500 },
 );
 my @proxy_modes = qw(delay jitter cut_request cut_reply half_open blackhole refuse);
@@ -52,14 +52,17 @@ sub catalogue
 	return (
 		{ group => 'wallet', name => 'wallet misbehaves', weight => 16, play => \&misbehave, draw => sub {
 			(rules => join(',', sort map { Schedule::one_of(sort keys %rules) } 1 .. 3), p => Schedule::one_of(0.02, 0.1, 0.3, 1),
-				seconds => Schedule::between(0.5, 4)) } },
+				seconds => Schedule::between(0.5, 4)) },
+			each => [ { rules => join(',', sort keys %rules), p => 0.1, seconds => 2 } ] },
 		{ group => 'wallet', name => 'wallet crash', weight => 5, play => \&crash_wallet,
 			draw => sub { (seconds => Schedule::one_of(0, 0.3, 1, 4)) } },
 		{ group => 'wallet', name => 'wallet refuses', weight => 2, play => \&refuse,
-			draw => sub { (seconds => Schedule::between(0.3, 3), action => Schedule::one_of('refuse', 'stall')) } },
+			draw => sub { (seconds => Schedule::between(0.3, 3), action => Schedule::one_of('refuse', 'stall')) },
+			each => [ map { { seconds => 0.3, action => $_ } } qw(refuse stall) ] },
 		{ group => 'proxy', name => 'proxy', weight => 8, play => \&disturb, draw => sub {
 			(mode => Schedule::one_of(@proxy_modes), p => Schedule::one_of(0.05, 0.3, 1), ms => Schedule::one_of(20, 200, 1500),
-				bytes => int(rand 900), seconds => Schedule::between(0.5, 4)) } });
+				bytes => int(rand 900), seconds => Schedule::between(0.5, 4)) },
+			each => [ map { { mode => $_, p => 0.3, ms => 200, bytes => 100, seconds => 0.5 } } @proxy_modes ] });
 }
 
 # Where it refuses connections it cannot be told anything either.
