@@ -27,7 +27,8 @@ my $untouched = q{SELECT bool_and(NOT maybe_executed AND attempts = 0 AND first_
 # The wallet answers nobody until answers().
 sub no_answers { kill STOP => $s->wallet->{pid} }
 sub answers { kill CONT => $s->wallet->{pid} }
-END { local $?; answers() if $s }
+my @frozen;
+END { local $?; kill CONT => @frozen; answers() if $s }
 
 sub four_and_four
 {
@@ -109,15 +110,23 @@ scenario an_open_breaker_gives_them_back => sub {
 	$s->settled_is('outage', 20);
 };
 
-# A second worker has places for them: the first one leaves them to it.
+# A second worker has places for them: the first one leaves them to it, also while
+# that one does not come.
 scenario another_worker_comes_first => sub {
 	$s->set(workers => 2);
 	$s->wait_for_workers(2);
 	$s->trades('both', 8);
 	$s->settled_is('both', 8);
 	no_answers();
+	my ($first, $second) = $s->worker_pids;
+	push @frozen, $second;
+	kill STOP => $second;
 	$s->trades('each', 8);
-	$s->becomes($flights, '8 waiting wallet', 'all are at the wallet');
+	$s->becomes($flights, '4 waiting wallet', 'four are at the wallet');
+	$s->sql('SELECT pg_sleep(0.3)');
+	is($s->sql($flights), '4 waiting wallet', 'none is claimed ahead');
+	kill CONT => pop @frozen;
+	$s->becomes($flights, '8 waiting wallet', 'the second worker takes the others');
 	answers();
 	$s->settled_is('each', 8);
 };
