@@ -10,7 +10,7 @@ use Races;
 use Settlement;
 use Test::More;
 
-my ($s, $hold) = start_races(workers => 3, request_timeout => '1500ms');
+my ($s, $hold) = start_races(workers => 3, request_timeout => '4s');
 
 # What each act of an operator does to a trade that is a worker's.
 sub operators_are_refused
@@ -58,7 +58,7 @@ sub freeze
 {
 	my ($trade) = @_;
 	$hold->at('deferred');
-	book($s, $trade, 1000);
+	book($s, $trade, 3000);
 	my $frozen = pid_of($s, $trade);
 	kill STOP => $frozen;
 	return $frozen;
