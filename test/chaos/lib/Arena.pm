@@ -303,7 +303,10 @@ sub lives
 	my ($pid) = @_;
 	return 0 if waitpid($pid, POSIX::WNOHANG()) == $pid;
 	open my $file, '<', "/proc/$pid/stat" or return 0;
-	return (<$file> // '') =~ /\) [^ZX]/;
+	return 1 if (<$file> // '') =~ /\) [^ZX]/;
+	# it died between the two looks, and nobody but us takes it away
+	waitpid($pid, POSIX::WNOHANG());
+	return 0;
 }
 
 # Children of the server whose title matches.
