@@ -44,7 +44,8 @@ BEGIN
     ON CONFLICT ON CONSTRAINT policies_pkey DO UPDATE
     SET filter = excluded.filter, after = excluded.after, at_most = excluded.at_most,
         on_breaker_close = excluded.on_breaker_close, look_up = excluded.look_up,
-        may_repay = excluded.may_repay, reason = excluded.reason, by = excluded.by, at = excluded.at, last_id = 0;
+        may_repay = excluded.may_repay, reason = excluded.reason, by = excluded.by, at = excluded.at, last_id = 0,
+        crashes = 0, not_before = '-infinity', note = NULL;
     SELECT count(*) INTO n FROM settlement._dlq_matching(filter);
     PERFORM settlement._audit('redrive_policy_set', NULL, NULL,
         jsonb_build_object('policy', name, 'filter', filter, 'after', after, 'at_most', at_most,
@@ -154,9 +155,9 @@ BEGIN
                    SET times = y.times + excluded.times, not_before = excluded.not_before,
                        note = excluded.note, at = excluded.at)
     SELECT count(*) FILTER (WHERE t.went) INTO went FROM tried t;
-    IF went > 0 OR p.last_id <> before THEN
+    IF went > 0 OR p.last_id <> before OR p.crashes > 0 THEN
         UPDATE settlement.policies u
-        SET last_id = p.last_id, note = NULL, redriven = u.redriven + went,
+        SET last_id = p.last_id, note = NULL, crashes = 0, redriven = u.redriven + went,
             redriven_at = CASE WHEN went > 0 THEN clock_timestamp() ELSE u.redriven_at END
         WHERE u.name = p.name;
     END IF;
@@ -246,4 +247,4 @@ FROM settlement.policies p ORDER BY p.name;
 COMMENT ON VIEW settlement.redrive_policies IS 'Which dead trades are redriven by themselves.  redrive_policy_set() sets one, redrive_policy_drop() ends it.';
 COMMENT ON COLUMN settlement.redrive_policies.status IS 'Which dead letters: FAILED, or UNKNOWN when the policy says so.';
 COMMENT ON COLUMN settlement.redrive_policies.used_up IS 'Trades that it has redriven as often as it may.';
-COMMENT ON COLUMN settlement.redrive_policies.note IS 'Why its last step failed; it is tried again a minute later.';
+COMMENT ON COLUMN settlement.redrive_policies.note IS 'Why its last step failed; it is tried again a minute later, or, if the server crashed in it, later each time.';

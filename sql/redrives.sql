@@ -229,7 +229,7 @@ BEGIN
     END IF;
     UPDATE settlement.redrives u
     SET state = r.state, redriven = r.redriven, skipped = r.skipped, note = r.note, last_id = r.last_id,
-        canary_trades = r.canary_trades, canary_settled = r.canary_settled,
+        canary_trades = r.canary_trades, canary_settled = r.canary_settled, crashes = 0,
         worked_at = clock_timestamp(), wait = r.wait
     WHERE u.id = r.id;
     IF r.state = 'running' AND ended THEN
@@ -254,6 +254,7 @@ BEGIN
       AND (u.worked_at + u.wait <= clock_timestamp() OR u.worked_at > clock_timestamp() + interval '1 second')
     ORDER BY u.worked_at + u.wait LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
+        PERFORM settlement._handle(r.id);
         BEGIN
             PERFORM settlement._redrive_work(r);
         EXCEPTION
@@ -268,11 +269,40 @@ BEGIN
                 PERFORM settlement._redrive_finish(r.id, 'stopped', SQLERRM);
         END;
     END IF;
+    PERFORM settlement._handle(0);
     ms := settlement._policies_work();
     RETURN least(ms, (SELECT min(ceil(extract(epoch FROM greatest(u.worked_at + u.wait - clock_timestamp(), '0')) * 1000))
                       FROM settlement.redrives u WHERE u.state IN ('canary', 'running')), 3600000)::integer;
 END $$;
 COMMENT ON FUNCTION settlement._steer() IS 'Internal: what the workers do of redrives and policies.';
+
+-- A crash of the server cut short a step of these redrives, and (0) of policies; a
+-- trigger of the trade table may have been why, or somebody else.  They are tried
+-- again, later each time, and in the end not at all.  Policies, of which it is not
+-- known which one, at times of their own: so those that are innocent go on.
+CREATE FUNCTION settlement._steer_crashed(ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    said CONSTANT text := 'the server crashed in the midst of a step';
+    r settlement.redrives;
+BEGIN
+    FOR r IN UPDATE settlement.redrives u
+             SET crashes = u.crashes + 1, note = said,
+                 worked_at = clock_timestamp(), wait = interval '1 second' * 10 ^ least(u.crashes, 3)
+             WHERE u.id = ANY (ids) AND u.state IN ('canary', 'running') RETURNING u.* LOOP
+        IF r.crashes >= 3 THEN
+            PERFORM settlement._redrive_finish(r.id, 'stopped', format(
+                'the server crashed in the midst of %s steps in a row: see what the triggers of the trade table do', r.crashes));
+        END IF;
+    END LOOP;
+    IF 0 = ANY (ids) THEN
+        UPDATE settlement.policies u
+        SET crashes = u.crashes + 1, note = said,
+            not_before = clock_timestamp() + interval '1 minute' * 10 ^ least(u.crashes, 3) * (0.5 + random())
+        WHERE u.not_before <= clock_timestamp();
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._steer_crashed(bigint[]) IS 'Internal: put off, or stop, what crashed the server.';
 
 -- ---------------------------------------------------------------- progress
 

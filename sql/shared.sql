@@ -66,6 +66,10 @@ CREATE FUNCTION settlement._recent(OUT window_s double precision, OUT submitted 
     AS 'MODULE_PATHNAME', 'settlement_recent' LANGUAGE c VOLATILE ROWS 1;
 COMMENT ON FUNCTION settlement._recent() IS 'Internal: what happened within about the last minute; times in seconds; no row when nothing is known.';
 
+CREATE FUNCTION settlement._handle(redrive bigint) RETURNS void
+    AS 'MODULE_PATHNAME', 'settlement_handle' LANGUAGE c VOLATILE STRICT;
+COMMENT ON FUNCTION settlement._handle(bigint) IS 'Internal: this worker is at a step of that redrive, or (0) of the policies: a crash of the server meanwhile is charged to it.';
+
 CREATE FUNCTION settlement._progress_begin(act text, target text, total bigint) RETURNS void
     AS 'MODULE_PATHNAME', 'settlement_progress_begin' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION settlement._progress_begin(text, text, bigint) IS 'Internal: this session begins a long act, shown in settlement.progress; total NULL when it is not known.';

@@ -301,7 +301,8 @@ CREATE TABLE settlement.redrives (
     last_id     bigint NOT NULL DEFAULT 0,
     upto_id     bigint NOT NULL,
     worked_at   timestamptz NOT NULL DEFAULT now(),
-    wait        interval NOT NULL DEFAULT '0'
+    wait        interval NOT NULL DEFAULT '0',
+    crashes     smallint NOT NULL DEFAULT 0
 ) USING heap WITH (vacuum_truncate = false);
 CREATE INDEX redrives_open_idx ON settlement.redrives (id) WHERE state IN ('canary', 'running');
 COMMENT ON TABLE settlement.redrives IS 'Redrives, and look-ups of many, that the workers do step by step: under way, and past ones.';
@@ -329,6 +330,7 @@ COMMENT ON COLUMN settlement.redrives.last_id IS 'Dead letters up to this id hav
 COMMENT ON COLUMN settlement.redrives.upto_id IS 'Later ones are not taken: a trade that dies again is not redriven twice.';
 COMMENT ON COLUMN settlement.redrives.worked_at IS 'When a worker worked on it last.';
 COMMENT ON COLUMN settlement.redrives.wait IS 'From then to the next time.';
+COMMENT ON COLUMN settlement.redrives.crashes IS 'Crashes of the server in the midst of its steps, in a row.';
 
 -- Redrives that happen by themselves (policies.sql).
 CREATE TABLE settlement.policies (
@@ -348,7 +350,8 @@ CREATE TABLE settlement.policies (
     redriven   bigint NOT NULL DEFAULT 0,
     redriven_at timestamptz,
     not_before timestamptz NOT NULL DEFAULT '-infinity',
-    note       text
+    note       text,
+    crashes    smallint NOT NULL DEFAULT 0
 ) USING heap WITH (vacuum_truncate = false);
 COMMENT ON TABLE settlement.policies IS 'Which dead letters are redriven by themselves; the view redrive_policies shows them.';
 COMMENT ON COLUMN settlement.policies.name IS 'What redrive_policy_drop() takes.';
@@ -368,6 +371,7 @@ COMMENT ON COLUMN settlement.policies.redriven IS 'Redrives in all.';
 COMMENT ON COLUMN settlement.policies.redriven_at IS 'The last one.';
 COMMENT ON COLUMN settlement.policies.not_before IS 'After a step that failed: when it goes on.';
 COMMENT ON COLUMN settlement.policies.note IS 'Why that step failed.';
+COMMENT ON COLUMN settlement.policies.crashes IS 'Crashes of the server in the midst of steps of policies, since its last one.';
 
 CREATE TABLE settlement.policy_tries (
     policy      text NOT NULL REFERENCES settlement.policies ON DELETE CASCADE,

@@ -106,9 +106,11 @@ apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
 		if (rows[i]->result != APPLY_GONE)
 			continue;
 		row_in_hand = rows[i];
-		handled_begin(rows[i]->handled_id);
+		if (rows[i]->handled_id != 0)
+			handled_begin(rows[i]->handled_id);
 		rows[i]->result = leaf_apply(&leaf, rows[i], how);
-		handled_end();
+		if (rows[i]->handled_id != 0)
+			handled_end();
 		row_in_hand = NULL;
 	}
 	leaf_close(&leaf);

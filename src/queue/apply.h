@@ -25,7 +25,8 @@ typedef enum ApplyResult
 /* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
 typedef struct ApplyRow
 {
-	int64		handled_id;		/* blamed for a crash (shared/handled.h) */
+	int64		handled_id;		/* blamed for a crash (shared/handled.h); 0:
+								 * whatever is in hand already */
 	int			attached_id;
 	Oid			leaf;
 	ItemPointerData tid;		/* hint; invalid = none */

@@ -19,6 +19,7 @@
 #include "queue/facts.h"
 #include "queue/frontier.h"
 #include "queue/recover.h"
+#include "queue/redrives.h"
 #include "queue/statement.h"
 
 /* The key of our advisory lock. */
@@ -69,21 +70,40 @@ static Statement delay_unapplied = {
 	1, {INT8ARRAYOID}
 };
 
-/*
- * What workers of this database were handling when the server crashed: ids of
- * queue (sign 1) or of unapplied (sign -1).
- */
+/* What a worker was handling when the server crashed. */
+typedef enum Crashed
+{
+	CRASHED_NOTHING,
+	CRASHED_TRADE,				/* id of queue */
+	CRASHED_OUTCOME,			/* of unapplied */
+	CRASHED_REDRIVE				/* of redrives; 0: policies */
+} Crashed;
+
+static Crashed
+what_crashed(int64 handled, int64 *id)
+{
+	if (handled >= HANDLED_REDRIVES)
+	{
+		*id = handled - HANDLED_REDRIVES;
+		return CRASHED_REDRIVE;
+	}
+	*id = handled < 0 ? -handled : handled;
+	return handled < 0 ? CRASHED_OUTCOME : handled > 0 ? CRASHED_TRADE : CRASHED_NOTHING;
+}
+
+/* Those of this database; in *n how many. */
 static Datum
-crashed_ids(DbState *db, int sign)
+crashed_ids(DbState *db, Crashed what, int *n)
 {
 	int64		ids[MAX_CRASHED];
-	int			n = 0;
+	int64		id;
 
+	*n = 0;
 	for (int i = 0; i < settlement_shared->n_crashed; i++)
 		if (settlement_shared->crashed[i].database == db->database &&
-			settlement_shared->crashed[i].id * sign > 0)
-			ids[n++] = settlement_shared->crashed[i].id * sign;
-	return int8_array(ids, n);
+			what_crashed(settlement_shared->crashed[i].id, &id) == what)
+			ids[(*n)++] = id;
+	return int8_array(ids, *n);
 }
 
 static int
@@ -91,12 +111,13 @@ take_over(DbState *db, Statement *statement, int slot, int *n_trades)
 {
 	Datum		values[4];
 	int			n_claims;
+	int			n_crashed;
 
 	values[0] = Int64GetDatum((int64) settlement_shared->boot);
 	values[1] = Int32GetDatum(slot);
 	values[2] = Int32GetDatum(RECOVER_BATCH);
 	SPI_connect();
-	values[3] = crashed_ids(db, 1);
+	values[3] = crashed_ids(db, CRASHED_TRADE, &n_crashed);
 	statement_run(statement, values);
 	n_claims = (int) result_int8(0, 1);
 	*n_trades = (int) result_int8(0, 2);
@@ -117,22 +138,61 @@ recover_other_boots(DbState *db, int *n_trades)
 void
 recover_crashed(DbState *db)
 {
-	Datum		values[1];
+	Datum		ids;
+	int			n;
 
 	SPI_connect();
-	values[0] = crashed_ids(db, 1);
-	statement_run(&take_crashed, values);
-	values[0] = crashed_ids(db, -1);
-	statement_run(&delay_unapplied, values);
+	ids = crashed_ids(db, CRASHED_TRADE, &n);
+	statement_run(&take_crashed, &ids);
+	ids = crashed_ids(db, CRASHED_OUTCOME, &n);
+	statement_run(&delay_unapplied, &ids);
 	SPI_finish();
+}
+
+/* What was handled is dealt with: a redrive, or all else. */
+static void
+forget_crashed(DbState *db, bool redrives)
+{
+	int64		id;
+
+	for (int i = 0; i < settlement_shared->n_crashed; i++)
+		if (settlement_shared->crashed[i].database == db->database &&
+			(what_crashed(settlement_shared->crashed[i].id, &id) == CRASHED_REDRIVE) == redrives)
+			settlement_shared->crashed[i].id = 0;
 }
 
 void
 recover_crashed_done(DbState *db)
 {
+	forget_crashed(db, false);
+}
+
+bool
+recover_redrives_crashed(DbState *db)
+{
+	int64		id;
+
 	for (int i = 0; i < settlement_shared->n_crashed; i++)
-		if (settlement_shared->crashed[i].database == db->database)
-			settlement_shared->crashed[i].id = 0;
+		if (settlement_shared->crashed[i].database == db->database &&
+			what_crashed(settlement_shared->crashed[i].id, &id) == CRASHED_REDRIVE)
+			return true;
+	return false;
+}
+
+void
+recover_redrives(DbState *db)
+{
+	int			n;
+
+	SPI_connect();
+	redrives_crashed(crashed_ids(db, CRASHED_REDRIVE, &n));
+	SPI_finish();
+}
+
+void
+recover_redrives_done(DbState *db)
+{
+	forget_crashed(db, true);
 }
 
 int

@@ -19,12 +19,22 @@
 extern int	recover_other_boots(DbState *db, int *n_trades);
 
 /*
- * After that: trades that crashed their worker before they were claimed.  In a
- * transaction; recover_crashed_done after its commit, so that none is counted
- * twice.
+ * After that: trades that crashed their worker before they were claimed, and
+ * outcomes that did.  In a transaction; recover_crashed_done after its commit, so
+ * that none is counted twice.
  */
 extern void recover_crashed(DbState *db);
 extern void recover_crashed_done(DbState *db);
+
+/*
+ * Were workers at a step of redrives or policies when the server crashed?  Then
+ * recover_redrives, in a transaction, before their next step, and
+ * recover_redrives_done after its commit.  Apart from the above: an operator may
+ * have locked a redrive, and trades do not wait for that.
+ */
+extern bool recover_redrives_crashed(DbState *db);
+extern void recover_redrives(DbState *db);
+extern void recover_redrives_done(DbState *db);
 
 /* The same for the claims of one slot of this start. */
 extern int	recover_slot_claims(DbState *db, int slot, int *n_trades);

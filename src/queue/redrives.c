@@ -5,19 +5,27 @@
  *
  * User code may run in it: triggers of a trade table, when a row is set back to
  * PENDING.  Hence the timeout, which looks like a query cancel; _steer() traps it
- * and charges it to the redrive or the policy that it was at.
+ * and charges it to the redrive or the policy that it was at.  So is a crash of the
+ * server: _steer() names what it is at (shared/handled.h), and redrives_crashed()
+ * charges it at the next start.
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/timeout.h"
 
 #include "queue/redrives.h"
 #include "queue/statement.h"
+#include "shared/handled.h"
 #include "shared/settings.h"
 
 static Statement steer = {"SELECT settlement._steer()", 0};
+
+static Statement charge_crashes = {
+	"SELECT settlement._steer_crashed($1)", 1, {INT8ARRAYOID}
+};
 
 static TimeoutId step_timeout;
 static bool step_timeout_registered = false;
@@ -69,8 +77,15 @@ redrives_step(void)
 	}
 	PG_FINALLY();
 	{
+		handled_end();
 		stop_timeout();
 	}
 	PG_END_TRY();
 	return ms;
+}
+
+void
+redrives_crashed(Datum ids)
+{
+	statement_run(&charge_crashes, &ids);
 }

@@ -12,4 +12,11 @@
  */
 extern int	redrives_step(void);
 
+/*
+ * Redrives, by their ids in a bigint[], and 0 for the policies, whose step was
+ * under way when the server crashed: later each time, and stopped after three in a
+ * row.  In a transaction of the caller, connected to SPI.
+ */
+extern void redrives_crashed(Datum ids);
+
 #endif

@@ -2,7 +2,8 @@
  * handled.h
  *	  Which trade's bytes a worker has in its hands, kept where a crash of the
  *	  whole server cannot lose it: a small mapped file in the data directory.
- *	  A trade that crashes its worker is told apart from those beside it.
+ *	  A trade that crashes its worker is told apart from those beside it, and so
+ *	  is a redrive.
  */
 #ifndef SETTLEMENT_SHARED_HANDLED_H
 #define SETTLEMENT_SHARED_HANDLED_H
@@ -10,11 +11,15 @@
 /* Crashes after which a trade is dead. */
 #define MAX_CRASHES	3
 
+/* Ids from here on: the policies, and behind that the redrives, by their ids. */
+#define HANDLED_REDRIVES	(INT64CONST(1) << 62)
+
 /* What a worker was handling when the server crashed. */
 typedef struct HandledTrade
 {
 	Oid			database;
-	int64		id;				/* of queue; negative: of unapplied; 0: nothing */
+	int64		id;				/* of queue; negative: of unapplied; 0: nothing;
+								 * from HANDLED_REDRIVES on: see there */
 } HandledTrade;
 
 /*
@@ -29,7 +34,7 @@ extern void handled_open(int slot, Oid database);
 
 /*
  * This worker handles bytes of that trade (its queue id, or minus its id in
- * unapplied), or of none.  Cheap, never fails.
+ * unapplied), or a step of a redrive, or nothing.  Cheap, never fails.
  */
 extern void handled_begin(int64 id);
 extern void handled_end(void);

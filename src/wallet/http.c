@@ -21,11 +21,16 @@
 /* PROTOCOLS_STR came with 7.85, QUICK_EXIT with 7.87. */
 #define CURL_VERSION_NEEDED	0x075700
 
+/* From 8.22 on connections are not looked at again within a second. */
+#define CURL_VERSION_TRUSTS	0x081600
+
 #define EVENTS_PER_POLL		256
 #define POLLS_PER_RUN		32
 
 /* A call this late was not waiting for us: see forgive_pause. */
 #define LATE_US				INT64_C(50000)
+
+static bool trusts_recent;		/* the libcurl that we run with does so */
 
 int64_t
 http_now_us(void)
@@ -80,6 +85,7 @@ http_global_init(void)
 		return "libcurl was built without an asynchronous resolver";
 	if ((version->features & CURL_VERSION_SSL) == 0)
 		return "libcurl was built without TLS";
+	trusts_recent = version->version_num >= CURL_VERSION_TRUSTS;
 	return NULL;
 }
 
@@ -312,6 +318,22 @@ is_overdue(const Http *http, int64_t now)
 	return http->running.first != NULL && http->running.first->deadline_us <= now;
 }
 
+/*
+ * Connections were cut: libcurl is to find that out before it sends on one.  If
+ * it would not, it lets go of all that are idle; there is no way to name one.
+ */
+static void
+drop_cut_connections(Http *http)
+{
+#ifdef CURLMNWC_CLEAR_CONNS
+	if (trusts_recent)
+		curl_multi_setopt(http->multi, CURLMOPT_NETWORK_CHANGED, CURLMNWC_CLEAR_CONNS);
+#else
+	(void) http;
+	(void) trusts_recent;
+#endif
+}
+
 /* Once, or until nothing more comes when time would be called on something. */
 static void
 read_sockets(Http *http, int64_t now)
@@ -322,8 +344,11 @@ read_sockets(Http *http, int64_t now)
 
 	for (int i = 0; i < POLLS_PER_RUN; i++)
 	{
+		uint64_t	cut = sockets_cut_idle(http->sockets);
 		int			n = sockets_poll(http->sockets, events, EVENTS_PER_POLL, &more);
 
+		if (sockets_cut_idle(http->sockets) != cut)
+			drop_cut_connections(http);
 		for (int e = 0; e < n; e++)
 		{
 			int			mask = 0;
@@ -456,7 +481,10 @@ http_distrust_connection(HttpExchange *x)
 	if (x->added &&
 		curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK &&
 		fd != CURL_SOCKET_BAD)
+	{
 		sockets_cut(x->http->sockets, fd);
+		drop_cut_connections(x->http);
+	}
 }
 
 void

@@ -237,4 +237,7 @@ http_set_multi_options(Http *http)
 	curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
 					  (long) http->config.max_connections);
 	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) http->config.max_connections);
+#if LIBCURL_VERSION_NUM >= 0x081400
+	curl_multi_setopt(multi, CURLMOPT_QUICK_EXIT, 1L);	/* as CURLOPT_QUICK_EXIT before */
+#endif
 }

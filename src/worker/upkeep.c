@@ -316,6 +316,13 @@ step_redrives(Worker *w, TimestampTz now)
 	if (now < upkeep_redrives_at(w) ||
 		!pg_atomic_compare_exchange_u64(&w->db->next_redrive, &due, mine))
 		return;
+	if (recover_redrives_crashed(w->db))
+	{
+		session_begin();
+		recover_redrives(w->db);
+		session_commit();
+		recover_redrives_done(w->db);
+	}
 	session_begin();
 	ms = redrives_step();
 	session_commit();

@@ -40,7 +40,7 @@ INSERT INTO decided VALUES
         _attached_id,_audit,_base_type,_check_mapping,_check_no_column_twice,_check_table,
         _clock_latest,_column_misfit,_current_directory,_current_timeline,_defer,
         _describe_failure,_disallow_partitions,_dlq_matching,_doctor_table,
-        _enqueue_row,_explain_dead,_explain_deferred,_explain_queued,
+        _enqueue_row,_handle,_steer_crashed,_explain_dead,_explain_deferred,_explain_queued,
         _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
         _identity_problem,_is_preloaded,_key_columns,_lock_dead,_log_act,
         _look_up_first,_may_be_forgotten,_next_epoch,_notify_launcher,

@@ -118,6 +118,31 @@ SELECT results_eq($$ SELECT object, status FROM settlement.storage_health WHERE 
 ALTER TABLE settlement.queue SET (autovacuum_enabled = off);
 SELECT alike((SELECT detail || hint FROM settlement.doctor(probe => false) WHERE component = 'autovacuum'), 'settlement.queue: %autovacuum is off for it%RESET (autovacuum_enabled)%', 'doctor() misses autovacuum');
 
+-- ---------------------------------------------------------------- other findings of doctor()
+
+CREATE FUNCTION pg_temp.found(what text) RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT concat_ws(' ', status, detail, '->', hint) FROM settlement.doctor(probe => false) WHERE component = what AND status <> 'ok'
+$$;
+SELECT alike((SELECT pg_temp.found('server')), 'fail fsync is off: a crash of the machine may lose claims% -> ALTER SYSTEM SET fsync = on%', 'doctor() looks at the server''s settings');
+CREATE ROLE settlement_test_replayer;
+ALTER ROLE settlement_test_replayer SET session_replication_role = replica;
+SELECT set_has($$ SELECT f ~ 'role settlement_test_replayer has session_replication_role=replica: .*enqueue_pending' FROM pg_temp.found('server') f $$, $$ VALUES (true) $$,
+    '... at roles whose trades are not queued');
+SELECT is_empty($$ SELECT pg_temp.found('queue') $$, '... at what waits');
+INSERT INTO shop.trades VALUES ('old', 'BTC/USDT', 'b', 's', 'bo', 'so', 1, 1, 0, 0);
+UPDATE settlement.queue SET enqueued_at = now() - interval '11 minutes';
+SELECT alike((SELECT pg_temp.found('queue')), 'fail the next ready trade has waited since % -> See the row "sending".', '... and for how long');
+SELECT alike((SELECT pg_temp.found('wallet_url')), 'warn this session has its own value (from: session)% -> %', '... at the wallet''s address, which this session has set for itself');
+SELECT is_empty($$ SELECT * FROM settlement.doctor(deep => true, probe => false) WHERE status <> 'ok' AND coalesce(hint, '') = '' $$, '... and has a hint for each');
+
+-- ---------------------------------------------------------------- who did what
+
+SELECT results_eq($$ SELECT details ->> 'source' FROM settlement.audit_log WHERE act = 'attach' $$, $$ VALUES ('shop.trades') $$, 'attach() is in the audit log');
+SAVEPOINT attached;
+SELECT lives_ok($$ SELECT settlement.detach('shop.trades') $$, 'detach() ...');
+SELECT results_eq($$ SELECT count > 0 FROM settlement.audit_log WHERE act = 'detach' $$, $$ VALUES (true) $$, '... too, with what was left');
+ROLLBACK TO attached;
+
 SELECT is_empty('SELECT * FROM settlement.progress', 'no long act is under way');
 SELECT settlement._progress_begin('redrive', 'a reason', 200), settlement._progress('first', 50, 3);
 SELECT results_eq($$ SELECT pid, act, target, phase, done, total, failed, percent, remaining >= interval '0' FROM settlement.progress $$,

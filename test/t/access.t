@@ -93,7 +93,8 @@ scenario client_certificate => sub {
 	$s->becomes("SELECT code FROM settlement.dlq WHERE trade_id = 'certified'", 'USER_NOT_FOUND', 'answered with one');
 	my $ours = "SELECT status FROM settlement.doctor() WHERE component = 'tls' AND detail ~ '^our own certificate end'";
 	is($s->sql($ours), 'ok', 'doctor() has read it');
-	for my $age ([ 10, 'warn', 'that it ends soon' ], [ -1, 'fail', 'that it has ended' ])
+	# of no days: it ends at once (OpenSSL 3.5 makes none that ended before it began)
+	for my $age ([ 10, 'warn', 'that it ends soon' ], [ 0, 'fail', 'that it has ended' ])
 	{
 		my ($days, $status, $what) = @$age;
 		openssl('x509', '-req', '-in', "$dir/client.csr", '-CA', "$dir/ca.crt", '-CAkey', "$dir/ca.key", '-days', $days, '-out', "$dir/aged.crt");

@@ -21,13 +21,14 @@ CONF
 
 my $flights = q{SELECT string_agg(concat_ws(' ', n, phase, waits_for), ', ' ORDER BY phase DESC)
 	FROM (SELECT count(*) AS n, phase, waits_for FROM settlement.in_flight GROUP BY 2, 3) f};
-my $claimed = 'SELECT coalesce(sum(cardinality(ids)), 0) FROM settlement.claims';
+my $claimed = 'SELECT count(*) FROM settlement.claims c, unnest(c.ids) AS i JOIN settlement.queue q ON q.id = i';
 my $untouched = q{SELECT bool_and(NOT maybe_executed AND attempts = 0 AND first_sent_at IS NULL) FROM settlement.queue};
 
 # The wallet answers nobody until answers().
 sub no_answers { kill STOP => $s->wallet->{pid} }
 sub answers { kill CONT => $s->wallet->{pid} }
-END { local $?; answers() if $s }
+my @frozen;
+END { local $?; kill CONT => @frozen; answers() if $s }
 
 sub four_and_four
 {
@@ -75,10 +76,16 @@ scenario a_stop_gives_them_back => sub {
 	is($s->sql("SELECT max(settlement_attempts) FROM trades WHERE trade_id LIKE 'stopped-%'"), 1, 'with one attempt each');
 };
 
-# Part of a claim was sent: who takes it over has that part only.
+# One is answered, and the first of those claimed ahead has its place: part of that
+# claim is sent.  Who takes it over has that part only.
 scenario a_crash_after_some_are_given_back => sub {
 	$s->wait_for_workers;
-	four_and_four('crash');
+	$s->faults({ match => { trade_id => 'crash-1' }, action => 'pass' },
+		{ match => { trade_id_prefix => 'crash' }, action => 'pass', delay_ms => 5000 });
+	$s->trades('crash', 20);
+	$s->becomes("SELECT (SELECT count(*) FROM trades WHERE trade_id LIKE 'crash-%' AND settlement_status = 'SETTLED'), ($flights)",
+		'1|4 waiting wallet, 4 sending concurrency', 'one is settled, another one is sent');
+	no_answers();
 	$s->sql("SELECT settlement.pause('in between')");
 	$s->becomes($claimed, 4, 'what is not sent is given back');
 	my ($pid) = $s->worker_pids;
@@ -86,7 +93,8 @@ scenario a_crash_after_some_are_given_back => sub {
 	answers();
 	$s->becomes("SELECT string_agg(concat_ws(' ', n, maybe_executed), ', ' ORDER BY n) FROM (SELECT count(*) AS n, maybe_executed
 		FROM (SELECT maybe_executed FROM settlement.queue UNION ALL SELECT maybe_executed FROM settlement.deferred) w GROUP BY 2) g",
-		'4 t, 16 f', 'the four that were sent are in doubt, the others are not');
+		'4 t, 15 f', 'the four that were sent are in doubt, the others are not');
+	$s->faults();
 	$s->sql("SELECT settlement.resume(reason => 'go on')");
 	$s->settled_is('crash', 20);
 };
@@ -100,17 +108,28 @@ scenario an_open_breaker_gives_them_back => sub {
 	is($s->sql($untouched), 't', 'what was not sent is as it was');
 	$s->sql("SELECT settlement.breaker_close('over')");
 	$s->settled_is('outage', 20);
+	# so many answers end the ramp, beside which nothing is claimed ahead
+	$s->trades('calm', 300);
+	$s->settled_is('calm', 300);
 };
 
-# A second worker has places for them: the first one leaves them to it.
+# A second worker has places for them: the first one leaves them to it, also while
+# that one does not come.
 scenario another_worker_comes_first => sub {
 	$s->set(workers => 2);
 	$s->wait_for_workers(2);
 	$s->trades('both', 8);
 	$s->settled_is('both', 8);
 	no_answers();
+	my ($first, $second) = $s->worker_pids;
+	push @frozen, $second;
+	kill STOP => $second;
 	$s->trades('each', 8);
-	$s->becomes($flights, '8 waiting wallet', 'all are at the wallet');
+	$s->becomes($flights, '4 waiting wallet', 'four are at the wallet');
+	$s->sql('SELECT pg_sleep(0.3)');
+	is($s->sql($flights), '4 waiting wallet', 'none is claimed ahead');
+	kill CONT => pop @frozen;
+	$s->becomes($flights, '8 waiting wallet', 'the second worker takes the others');
 	answers();
 	$s->settled_is('each', 8);
 };
@@ -120,9 +139,6 @@ scenario not_beside_a_limit => sub {
 	my %limit = (rate_limit => 1_000_000, adaptive_concurrency => 'on', batch_size => 2);
 	$s->set(workers => 1);
 	$s->becomes('SELECT count(*) FROM settlement.workers', 1, 'one worker');
-	# the ramp after the open breaker is over with so many answers
-	$s->trades('calm', 300);
-	$s->settled_is('calm', 300);
 	four_and_four('no limit');
 	answers();
 	$s->settled_is('no limit', 20);

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# A worker stands still while its claims wait for a standby: others take them
-# over, and when it wakes it must not send what is theirs.
+# A worker stands still while some of what it has claimed is not sent: others take
+# that over, and when it wakes it must not send what is theirs.
 use strict;
 use warnings;
 use FindBin;
@@ -40,6 +40,36 @@ scenario a_frozen_worker_with_held_claims => sub {
 	$s->trades('then', 50);
 	$s->settled_is('then', 50);
 	is($s->requests, 55, 'each was sent once');
+	$s->at_rest;
+	$s->ledgers_are_equal;
+};
+
+# One that stands still in a transaction has locks on its claims, and keeps them.
+sub freeze_between_turns
+{
+	my $ahead = "SELECT w.pid FROM settlement.in_flight f JOIN settlement.workers w USING (slot)
+		JOIN pg_stat_activity a ON a.pid = w.pid WHERE f.waits_for = 'concurrency' AND a.xact_start IS NULL";
+	my $pid = $s->sql("$ahead LIMIT 1") or return;
+	kill STOP => $pid;
+	return $pid if $s->sql("$ahead AND w.pid = $pid LIMIT 1");
+	kill CONT => $pid;
+	return;
+}
+
+# The same without a standby, with what it has claimed ahead.
+scenario a_frozen_worker_that_has_claimed_ahead => sub {
+	$s->set(send_after => 'local', concurrency => 4);
+	$s->faults({ match => { trade_id_prefix => 'ahead' }, action => 'pass', delay_ms => 100 });
+	$s->trades('ahead', 300);
+	my $pid = wait_for(\&freeze_between_turns, 'a worker that has claimed ahead');
+	$s->settled_is('ahead', 300, 'the other one settles all');
+	$s->faults();
+	my $before = $s->requests;
+	kill CONT => $pid;
+	$s->becomes("SELECT in_flight FROM settlement.workers WHERE pid = $pid AND heartbeat_age < interval '2 seconds'", 0, 'the first one has let them go');
+	$s->trades('after', 50);
+	$s->settled_is('after', 50);
+	is($s->requests - $before, 50, 'it has sent none of them');
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };

@@ -21,7 +21,6 @@ settlement.retry_initial_backoff = '20ms'
 settlement.retry_max_backoff = '50ms'
 settlement.breaker_failures = 1000000
 settlement.breaker_suspects = 1000000
-settlement.log_attempts = 1000
 CONF
 my $log = ServerLog->new($s->node);
 

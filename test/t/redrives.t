@@ -170,6 +170,46 @@ SQL
 	tidy();
 };
 
+# A trigger that kills the server would do so at each step, for ever.
+scenario a_trigger_that_kills_the_server => sub {
+	dead('fatal', 4);
+	dead('beside', 40);
+	fund($_) for qw(fatal beside);
+	$s->node->restart;	# the next crash is the first in a row
+	$s->sql(<<'SQL');
+CREATE FUNCTION public.kill_myself() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid()); PERFORM pg_sleep(60); END $$;
+CREATE FUNCTION murder() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN IF new.trade_id = 'fatal-3' AND new.settlement_status = 'PENDING' THEN PERFORM public.kill_myself(); END IF; RETURN new; END $$;
+CREATE TRIGGER murder BEFORE UPDATE ON trades FOR EACH ROW EXECUTE FUNCTION murder();
+SQL
+	my $log = -s $s->node->logfile;
+	my $beside = redrive('beside', 'per_second => 4');
+	$s->try_sql("SELECT settlement.redrive_where(user_id => 'user-fatal', canary => 4, dry_run => false, reason => 'fatal')");
+	my $id = wait_for(sub { $s->sql("SELECT id FROM settlement.redrives WHERE reason = 'fatal'") }, 'the redrive to begin');
+	ends($id, 'stopped 0 0', 'it is stopped');
+	like($s->sql("SELECT why FROM settlement.redrives WHERE id = $id"), qr/^the server crashed in the midst of 3 steps in a row: see what the triggers/, 'which says why');
+	my $times = () = PostgreSQL::Test::Utils::slurp_file($s->node->logfile, $log) =~ /was terminated by signal 9/g;
+	is($times, 3, 'after three crashes');
+	ends($beside, 'done 40 0', 'another goes on');
+	$s->settled_is('beside', 40);
+
+	$s->node->restart;
+	$log = -s $s->node->logfile;
+	my $policy = "SELECT settlement.redrive_policy_set('fatal', 'deposits', user_id => 'user-fatal', after => '0')";
+	$s->try_sql($policy);
+	$s->becomes("SELECT crashes, not_before > clock_timestamp() FROM settlement.policies", '1|t', 'a policy is put off after the first');
+	is($s->sql('SELECT note FROM settlement.redrive_policies'), 'the server crashed in the midst of a step', '... and says so');
+	$times = () = PostgreSQL::Test::Utils::slurp_file($s->node->logfile, $log) =~ /was terminated by signal 9/g;
+	is($times, 1, 'the server goes on');
+	wait_for(sub { $s->sql('DROP TRIGGER IF EXISTS murder ON trades'); 1 }, 'the trigger to be dropped');
+	$s->sql($policy);
+	$s->settled_is('fatal', 4, 'set again when the cause is gone, it redrives them');
+	is($s->sql('SELECT crashes, note IS NULL FROM settlement.policies'), '0|t', 'and has forgotten the crash');
+	$s->sql("SELECT settlement.redrive_policy_drop('fatal', 'over')");
+	tidy();
+};
+
 scenario policy_at_most => sub {
 	$s->sql("SELECT settlement.redrive_policy_set('late', 'deposits are late', code => 'USER_NOT_FOUND', after => '100 ms', at_most => 3)");
 	my $requests = $s->requests;

@@ -85,6 +85,7 @@ SQL
 	$s->sql('SELECT settlement.resume()');
 	$s->becomes('SELECT count(*) FROM settlement.progress', 0, '... which ends');
 	$drainer->quit;
+	is($s->sql("SELECT details ->> 'drained' FROM settlement.audit_log WHERE act = 'drain'"), 'true', '... and is in the audit log');
 
 	# one that is invalid comes last, and cannot be put into the DLQ
 	$s->sql("SET session_replication_role = replica; SELECT public.put('odd', symbol => 'NOSEPARATOR')");
