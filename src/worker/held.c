@@ -133,8 +133,8 @@ held_ms(const Worker *w)
 	return (clock_latest() - w->held[0]->claimed_at) / 1000;
 }
 
-bool
-held_for_standby(const Worker *w)
+static bool
+waits_for_standby(const Worker *w)
 {
 	return w->n_held > 0 && settlement_send_after != SEND_AFTER_LOCAL;
 }
@@ -143,7 +143,7 @@ held_for_standby(const Worker *w)
 bool
 held_too_long(const Worker *w)
 {
-	return held_for_standby(w) && held_ms(w) > CLAIM_ON_MS;
+	return waits_for_standby(w) && held_ms(w) > CLAIM_ON_MS;
 }
 
 /* Until the next look, the longer the claims have waited already. */

@@ -131,7 +131,6 @@ extern bool claim_may_leave(const OpenClaim *claim);
 extern int	held_ahead(Worker *w);
 extern void held_add(Worker *w, TradeFlight **flights, int n);
 extern void held_release(Worker *w);
-extern bool held_for_standby(const Worker *w);
 extern bool held_too_long(const Worker *w);
 extern bool held_must_go(Worker *w);
 extern void held_withdraw(Worker *w);
