@@ -10,7 +10,10 @@ use Settlement;
 use IPC::Run;
 use Test::More;
 
+# Beside a limit, also one that limits nothing, no trade is claimed ahead: what
+# follows holds a worker between a claim's commit and its request.
 my $s = Settlement->start(conf => <<'CONF');
+settlement.rate_limit = 1000000
 settlement.request_timeout = '2s'
 settlement.retry_initial_backoff = '20ms'
 settlement.poll_interval = '200ms'
