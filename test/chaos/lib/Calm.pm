@@ -67,8 +67,10 @@ sub resolve_by_the_books
 	my @lines;
 	for my $key (split ' ', $keys)
 	{
-		my $answer = $arena->{wallet}->get("/api/wallets/settlements/$key")->{json} or return;
-		push @lines, { key => $key, outcome => $answer->{success} ? 'SETTLED' : 'FAILED', reference => $answer->{settlement_id} // 'not in the ledger' };
+		my $reply = $arena->{wallet}->get("/api/wallets/settlements/$key");
+		my $answer = $reply->{json} // {};
+		push @lines, { key => $key, outcome => 'SETTLED', reference => $answer->{settlement_id} } if $reply->{status} == 200 && $answer->{settlement_id};
+		push @lines, { key => $key, outcome => 'FAILED', reference => 'not in the ledger' } if $reply->{status} == 404 && ($answer->{code} // '') eq 'UNKNOWN_KEY';
 	}
 	$arena->ask(q{SELECT sum(resolved) FROM settlement.resolve_where(statement => ?::jsonb, dry_run => false, reason => 'by the books')},
 		JSON::PP::encode_json(\@lines)) if @lines;
