@@ -1,1 +1,1 @@
-SELECT count(graphile_worker.add_job('settle', @WIRE@)) FROM t
+SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(SELECT ROW('settle', @WIRE@, NULL, NULL, NULL, NULL, NULL, NULL)::graphile_worker.job_spec FROM t))
