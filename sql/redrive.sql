@@ -143,7 +143,8 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[]) IS 'Internal: r
 
 -- Take one trade out of the DLQ and let it go on: into the queue, or, with
 -- look_up or when the wallet may have forgotten its key, into deferred as
--- needs_lookup.  Returns where it went (queue, needs_lookup) or why it did not:
+-- needs_lookup.  The wallet can be asked of a trade whose row is gone, too, but
+-- nothing is sent for it again: its window counts as passed.  Returns where it went (queue, needs_lookup) or why it did not:
 -- moved (somebody else was faster), invalid, settled, or what apply_outcome said
 -- (kept, locked, gone, refused).  What may have been paid needs may_repay, unless
 -- the wallet is asked first.  origin and role go into the audit log.
@@ -190,7 +191,7 @@ BEGIN
     END IF;
 
     result := settlement._apply_pending(trade);
-    IF result IS DISTINCT FROM 'done' THEN
+    IF result IS DISTINCT FROM 'done' AND NOT (result = 'gone' AND look_up) THEN
         RETURN result;
     END IF;
     DELETE FROM settlement.unapplied u
@@ -208,7 +209,7 @@ BEGIN
     IF look_up OR ((trade.status = 'UNKNOWN' OR trade.maybe_executed)
                    AND settlement._may_be_forgotten(trade.first_sent_at)) THEN
         trade.lookup_first := true;
-        IF trade.first_sent_at > settlement._clock_latest() + interval '1 minute' THEN
+        IF result = 'gone' OR trade.first_sent_at > settlement._clock_latest() + interval '1 minute' THEN
             trade.first_sent_at := '-infinity';     -- and stays so when the clock comes by again
         END IF;
         PERFORM settlement._defer(trade, 'needs_lookup', clock_timestamp());
@@ -251,7 +252,7 @@ BEGIN
                   WHEN 'locked' THEN 'Try again when that session has ended its transaction.'
                   WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending() takes it up.'
                   WHEN 'kept' THEN 'If it is right, settlement.resolve() it as SETTLED; if not, set settlement_status to PENDING first.'
-                  WHEN 'gone' THEN 'settlement.resolve() it, or settlement.dlq_purge() it.'
+                  WHEN 'gone' THEN 'settlement.lookup() asks the wallet what became of an UNKNOWN one; settlement.resolve() it, or settlement.dlq_purge() it.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'
                   ELSE format('See SELECT settlement.explain(%L).', trade_id) END;
 END $$;

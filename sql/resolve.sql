@@ -4,7 +4,27 @@
 -- What is UNKNOWN leaves the DLQ here only with a reference to the wallet's books,
 -- or by way of the wallet's own answer.
 
--- Take a trade out of the DLQ and of deferred, and write its outcome.
+-- Asked after they were taken out of where they waited: who puts them into the queue
+-- takes them from there.  It reads the queue, once for all.
+CREATE FUNCTION settlement._refuse_queued(trades jsonb[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    queued text;
+BEGIN
+    SELECT t ->> 'trade_id' INTO queued
+    FROM unnest(trades) t
+         JOIN settlement.queue q ON q.trade_id = t ->> 'trade_id' AND q.attached_id = (t ->> 'attached_id')::integer
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'trade "%" is queued or in flight', queued
+            USING ERRCODE = 'object_in_use',
+                  HINT = 'settlement.pause() its symbol and wait for settlement.wait_paused().';
+    END IF;
+END $$;
+COMMENT ON FUNCTION settlement._refuse_queued(jsonb[]) IS 'Internal: refuse to resolve what is queued; trades as {attached_id, trade_id}.';
+
+-- Take a trade out of the DLQ and of deferred, and write its outcome.  The caller
+-- refuses what is queued.
 CREATE FUNCTION settlement._resolve(attached integer, trade_id text, outcome text, reference text,
     reason text, may_repay boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -32,12 +52,6 @@ BEGIN
     IF trade.n = 0 THEN
         PERFORM settlement._raise_not_there(_resolve.trade_id, attached,
                                             'settlement.dlq or settlement.deferred');
-    END IF;
-    IF EXISTS (SELECT FROM settlement.queue q
-               WHERE q.attached_id = attached AND q.trade_id = _resolve.trade_id) THEN
-        RAISE EXCEPTION 'trade "%" is queued or in flight', _resolve.trade_id
-            USING ERRCODE = 'object_in_use',
-                  HINT = 'settlement.pause() its symbol and wait for settlement.wait_paused().';
     END IF;
     IF trade.unknown AND NOT may_repay THEN
         PERFORM settlement._raise_not_permitted(format('resolve trade "%s"', _resolve.trade_id));
@@ -104,6 +118,8 @@ RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     may_repay CONSTANT boolean := settlement._redeem_permit(permit);
+    attached integer;
+    result text;
 BEGIN
     PERFORM settlement._require_reason(reason);
     IF outcome IS NULL OR outcome NOT IN ('SETTLED', 'FAILED') THEN
@@ -111,9 +127,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'A trade is resolved as SETTLED or as FAILED.';
     END IF;
-    RETURN settlement._resolve(
-        settlement._which_attached(resolve.trade_id, relation, settlement._waiting_of(resolve.trade_id)),
-        resolve.trade_id, outcome, nullif(btrim(reference), ''), reason, may_repay);
+    attached := settlement._which_attached(resolve.trade_id, relation, settlement._waiting_of(resolve.trade_id));
+    result := settlement._resolve(attached, resolve.trade_id, outcome, nullif(btrim(reference), ''), reason, may_repay);
+    PERFORM settlement._refuse_queued(ARRAY[jsonb_build_object('attached_id', attached, 'trade_id', resolve.trade_id)]);
+    RETURN result;
 END $$;
 COMMENT ON FUNCTION settlement.resolve(text, text, text, text, regclass, bigint) IS 'Say by hand how a dead or waiting trade ended: SETTLED (reference becomes its settlement_id) or FAILED.  An UNKNOWN trade needs a reference for both, and takes grant_operator(..., may_repay => true): leave permit to its default, which proves that.  Returns what became of the trade row: done, locked or refused (a worker writes it later), gone or kept (the audit log only).';
 
@@ -189,32 +206,34 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION settlement._require_statement(jsonb) IS 'Internal: refuse a statement with lines that say too little.';
 
--- Resolve each, whatever happens to the others; subtransactions as in _redrive_each.
--- NULL: resolved.
+-- Resolve each, whatever happens to the others: many to a subtransaction, and where
+-- one cannot be resolved half as many, until it is alone.  NULL: resolved.
 CREATE FUNCTION settlement._resolve_each(trades jsonb[], reason text, may_repay boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    batch CONSTANT integer := 500;
+    most CONSTANT integer := 500;
+    many integer := most;
     results text[] := '{}';
     done integer := 0;
     upto integer;
-    singly_until integer := 0;
 BEGIN
     WHILE done < cardinality(trades) LOOP
-        upto := CASE WHEN done < singly_until THEN done + 1 ELSE least(done + batch, cardinality(trades)) END;
+        upto := least(done + many, cardinality(trades));
         BEGIN
             FOR i IN done + 1 .. upto LOOP
                 PERFORM settlement._resolve((trades[i] ->> 'attached_id')::integer, trades[i] ->> 'trade_id',
                     trades[i] ->> 'outcome', trades[i] ->> 'reference', reason, may_repay);
                 results[i] := NULL;
             END LOOP;
+            PERFORM settlement._refuse_queued(trades[done + 1 : upto]);
             done := upto;
+            many := least(2 * many, most);
         EXCEPTION WHEN OTHERS THEN
             IF upto - done = 1 THEN
                 results[upto] := SQLERRM;
                 done := upto;
             ELSE
-                singly_until := upto;
+                many := (upto - done) / 2;
             END IF;
         END;
     END LOOP;
@@ -302,7 +321,7 @@ BEGIN
                                                                     reason, may_repay);
     END IF;
 END $$;
-COMMENT ON FUNCTION settlement.resolve_where(text, text, integer, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text, jsonb, bigint) IS 'Find out what became of the UNKNOWN dead letters that a filter names; by default only say what matches (dry_run => false acts).  Without statement the wallet is asked and what it says is recorded; what it does not know is sent again under the same key, or, past settlement.idempotency_window, waits in deferred (resolved counts what it is asked about; with per_second the workers do it, see settlement.redrives).  With statement, a jsonb array of {key or trade_id, outcome, reference}, they are resolved as it says; that takes grant_operator(..., may_repay => true).';
+COMMENT ON FUNCTION settlement.resolve_where(text, text, integer, text, text, interval, interval, numeric, numeric, regclass, boolean, boolean, bigint, numeric, text, jsonb, bigint) IS 'Find out what became of the UNKNOWN dead letters that a filter names; by default only say what matches (dry_run => false acts).  Without statement the wallet is asked and what it says is recorded; what it does not know is sent again under the same key, or, past settlement.idempotency_window or when the trade row is gone, waits in deferred (resolved counts what it is asked about; with per_second the workers do it, see settlement.redrives).  With statement, a jsonb array of {key or trade_id, outcome, reference}, they are resolved as it says; that takes grant_operator(..., may_repay => true).';
 
 -- ---------------------------------------------------------------- by asking the wallet
 
@@ -336,7 +355,7 @@ BEGIN
         IF result <> 'needs_lookup' THEN
             PERFORM settlement._raise_not_redriven(lookup.trade_id, result);
         END IF;
-        RETURN 'the wallet will be asked; if it does not know the key, the trade is sent again under the same key, or, past settlement.idempotency_window, waits in settlement.deferred';
+        RETURN 'the wallet will be asked; if it does not know the key, the trade is sent again under the same key, or, past settlement.idempotency_window or without its row, waits in settlement.deferred';
     END IF;
 
     -- A paused one is asked about when its pause ends.

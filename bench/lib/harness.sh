@@ -15,6 +15,8 @@ prepare()
 	# shellcheck disable=SC2046
 	gcc -std=c11 -O2 -Wall -Wextra -o "$work/curl_loop" bench/limits/curl_loop.c $(pkg-config --cflags --libs libcurl)
 	bin=$("$PG_CONFIG" --bindir)
+	local busy
+	busy=$(busy_percent 3)
 	start_nginx nginx
 	WALLET_URL=$NGINX_URL
 	start_cluster "$work/db" <<-CONF
@@ -31,8 +33,16 @@ prepare()
 	figure machine - - cores 1 "$(nproc)"
 	figure machine - - rounds 1 "$runs"
 	figure machine - - trades 1 "$trades"
-	figure machine - - load 1 "$(cut -d' ' -f2 /proc/loadavg)"
+	figure machine - - busy 1 "$busy"
 	set_up_peers
+}
+
+# How much of the processors is used, in the next seconds, as we use none.
+busy_percent()	# SECONDS
+{
+	{ head -1 /proc/stat; sleep "$1"; head -1 /proc/stat; } |
+		awk '{ all = 0; for (i = 2; i <= 9; i++) all += $i; idle = $5 + $6 }
+			NR == 1 { all0 = all; idle0 = idle } END { printf "%.1f", 100 - 100 * (idle - idle0) / (all - all0) }'
 }
 
 figure()	# SECTION CASE PEER MEASURE RUN VALUE
@@ -273,7 +283,7 @@ hold_peer()
 	local try
 	if [ "$peer" = settlement ]; then
 		set_to enabled off
-		until_is 'SELECT state FROM settlement.status' disabled
+		until_is "SELECT split_part(state, ',', 1) FROM settlement.status" disabled
 		return
 	fi
 	for ((try = 0; try < 100; try++)); do

@@ -36,6 +36,9 @@ drain_in_turn()	# CASE KIND OF TABLE PEER...
 	local case=$1 kind=$2 run peer_name
 	shift 2
 	for ((run = 1; run <= runs; run++)); do
+		if [ "$case" = plain ] && [[ ,$sections, == *,limits,* ]]; then
+			limits_round "$run"
+		fi
 		measure_plain_wal "$case" "$kind" "$run"
 		for peer_name; do
 			# The slow ones, once in a quick run.
@@ -50,6 +53,7 @@ drain_in_turn()	# CASE KIND OF TABLE PEER...
 measure_drain()
 {
 	local fillfactor
+	. bench/measure/limits.sh
 	# shellcheck disable=SC2086
 	drain_in_turn plain trades ${peers//,/ }
 	! $quick || return 0

@@ -23,5 +23,5 @@ measure_idle()
 		done
 	done
 	set_to enabled off
-	until_is 'SELECT state FROM settlement.status' disabled
+	until_is "SELECT split_part(state, ',', 1) FROM settlement.status" disabled
 }

@@ -1,6 +1,7 @@
 # The limits of the machine: the wallet asked by wrk, a loop that does nothing but
 # ask it by libcurl, the writes in the database without a wallet, one flush.
-# Their sum per trade is what no settling can be faster than.
+# Their sum per trade is what no settling can be faster than.  Each round of them is
+# made beside a round of the drain that is compared with it, if that is measured.
 
 limit()	# MEASURE VALUE, of round $run
 {
@@ -51,16 +52,23 @@ limit_flush()
 	limit commit_us "$(awk '/^latency average/ { printf "%.0f", $4 * 1000 }' "$work/pgbench.out")"
 }
 
+limits_round()	# RUN
+{
+	local run=$1 seconds=3
+	! $quick || seconds=1
+	[ -e "$work/db/flush" ] || dd if=/dev/zero of="$work/db/flush" bs=8k count=500 conv=fsync 2>/dev/null
+	limit_wrk
+	limit_curl
+	limit_sql
+	limit_flush
+	sql -c 'TRUNCATE public.trades'
+}
+
 measure_limits()
 {
-	local run seconds=3
-	! $quick || seconds=1
-	dd if=/dev/zero of="$work/db/flush" bs=8k count=500 conv=fsync 2>/dev/null
+	local run
+	[[ ,$sections, != *,drain,* ]] || return 0
 	for ((run = 1; run <= runs; run++)); do
-		limit_wrk
-		limit_curl
-		limit_sql
-		limit_flush
+		limits_round "$run"
 	done
-	sql -c 'TRUNCATE public.trades'
 }

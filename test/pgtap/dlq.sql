@@ -1,7 +1,7 @@
 -- What an operator does with dead and waiting trades.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(71);
+SELECT plan(74);
 
 \ir lib/shop.sql
 CREATE TABLE shop.others (LIKE shop.trades INCLUDING ALL);
@@ -107,6 +107,11 @@ DELETE FROM shop.trades WHERE trade_id = 'k';
 SELECT throws_ok($$ SELECT settlement.redrive('k', 'x') $$, '55000',
     'trade "k" was not redriven: trade row no longer exists', '... whose row was deleted');
 SELECT is(pg_temp.place('k'), 'dlq', '... stays');
+UPDATE settlement.dlq SET status = 'UNKNOWN', maybe_executed = true WHERE trade_id = 'k';
+SELECT throws_ok($$ SELECT settlement.redrive('k', 'x') $$, '55000', NULL, '... also when it is UNKNOWN');
+SELECT alike(settlement.lookup('k'), 'the wallet will be asked; %', '... but the wallet can be asked then');
+SELECT results_eq($$ SELECT reason, lookup_first, first_sent_at FROM settlement.deferred WHERE trade_id = 'k' $$,
+    $$ VALUES ('needs_lookup', true, timestamptz '-infinity') $$, '... and nothing is sent, whatever it says');
 
 -- many at once
 DELETE FROM settlement.dlq;

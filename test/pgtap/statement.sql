@@ -1,7 +1,7 @@
 -- UNKNOWN trades are resolved by an imported statement of the wallet.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(25);
+SELECT plan(29);
 
 CREATE SCHEMA shop;
 CREATE TABLE shop.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
@@ -88,6 +88,21 @@ SELECT is(pg_temp.act(jsonb_build_array(jsonb_build_object('key', settlement._id
     '3 1 0', '... the key tells them apart');
 SELECT is((SELECT settlement_status FROM shop.trades WHERE trade_id = 'g') || (SELECT settlement_status FROM shop.others WHERE trade_id = 'g'),
     'UNKNOWNSETTLED', '... and the right one is settled');
+
+-- many, and some that are queued besides: they stay, and the queue is read once for a batch
+DELETE FROM settlement.dlq;
+SELECT count(pg_temp.lost('m' || i)) FROM generate_series(1, 60) i;
+CREATE FUNCTION pg_temp.all_settled(low integer, high integer) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_agg(jsonb_build_object('trade_id', 'm' || i, 'outcome', 'SETTLED', 'reference', 'S-m' || i)) FROM generate_series(low, high) i
+$$;
+CREATE FUNCTION pg_temp.scans() RETURNS bigint LANGUAGE sql AS
+    $$ SELECT seq_scan + idx_scan FROM pg_stat_xact_user_tables WHERE relid = 'settlement.queue'::regclass $$;
+SELECT pg_temp.scans() AS scans \gset
+SELECT is(pg_temp.act(pg_temp.all_settled(1, 30)), '60 30 0', 'many at once');
+SELECT is(pg_temp.scans() - :scans, 1::bigint, '... for which the queue is read once');
+SELECT settlement._requeue(d) FROM settlement.dlq d WHERE trade_id IN ('m37', 'm55');
+SELECT is(pg_temp.act(pg_temp.all_settled(31, 60)), '30 28 2', 'those that are queued besides are left alone, the others are not');
+SELECT is((SELECT string_agg(trade_id, ' ' ORDER BY trade_id) FROM settlement.dlq), 'm37 m55', '... they stay');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -90,6 +90,31 @@ scenario pending_alone_does_not_die => sub {
 	$s->reset('pending_timeout');
 };
 
+# UNKNOWN, and its row is deleted: what was booked is found, nothing is sent.
+scenario looked_up_without_its_row => sub {
+	$s->set(pending_timeout => '200ms');
+	$s->faults({ match => { trade_id => 'booked-gone' }, action => 'status', status => 202, apply => \1 },
+		{ match => { trade_id => 'never-gone' }, action => 'status', status => 202 });
+	for my $trade ('booked-gone', 'never-gone')
+	{
+		$s->trade($trade);
+		dies_among_others($trade);
+		$s->sql("CREATE TABLE IF NOT EXISTS gone AS TABLE trades WITH NO DATA; WITH d AS (DELETE FROM trades WHERE trade_id = '$trade' RETURNING *) INSERT INTO gone SELECT * FROM d");
+	}
+	$s->faults;
+	my $requests = $s->requests;
+	$s->sql("SELECT settlement.resolve_where(class => 'wallet_pending', dry_run => false, reason => 'ask')");
+	$s->becomes("SELECT kind FROM settlement.discrepancies WHERE trade_id = 'booked-gone'", 'trade_row_gone', 'what was paid without a row is a discrepancy');
+	waits_for_the_books($s, 'never-gone', 'unknown_key');
+	is($s->requests, $requests, 'what the wallet does not know is not sent again');
+	is($s->resolve('never-gone', 'FAILED', 'ticket 4', 'not in the books'), 'gone', 'a person says so');
+	is($s->effects_of('never-gone'), 0, 'nothing was paid');
+	$s->sql("SET session_replication_role = replica; INSERT INTO trades SELECT * FROM gone WHERE trade_id = 'booked-gone'");
+	my ($id) = map { $_->{settlement_id} } $s->wallet->ledger('?trade_id=booked-gone');
+	$s->sql("UPDATE trades SET settlement_status = 'SETTLED', settlement_id = '$id' WHERE trade_id = 'booked-gone'");
+	$s->reset('pending_timeout');
+};
+
 # A page of somebody else's, with a status that looks well.
 scenario html_for_everything => sub {
 	$s->faults({ match => { trade_id_prefix => 'page' }, action => 'status', status => 200, content_type => 'text/html', body => '<html>Welcome</html>' });
