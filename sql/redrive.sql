@@ -144,10 +144,11 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[]) IS 'Internal: r
 -- Take one trade out of the DLQ and let it go on: into the queue, or, with
 -- look_up or when the wallet may have forgotten its key, into deferred as
 -- needs_lookup.  The wallet can be asked of a trade whose row is gone, too, but
--- nothing is sent for it again: its window counts as passed.  Returns where it went (queue, needs_lookup) or why it did not:
--- moved (somebody else was faster), invalid, settled, or what apply_outcome said
--- (kept, locked, gone, refused).  What may have been paid needs may_repay, unless
--- the wallet is asked first.  origin and role go into the audit log.
+-- nothing is sent for it again: its window counts as passed.  Returns where it went
+-- (queue, needs_lookup) or why it did not: moved (somebody else was faster), invalid,
+-- settled, or what apply_outcome said (kept, locked, gone, refused).  What may have
+-- been paid needs may_repay, unless the wallet is asked first.  origin and role go
+-- into the audit log.
 CREATE FUNCTION settlement._redrive(dlq_id bigint, look_up boolean, reason text, may_repay boolean,
     origin jsonb DEFAULT '{}', role name DEFAULT session_user)
 RETURNS text
