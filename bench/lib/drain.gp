@@ -5,6 +5,7 @@ set title 'Queued trades settled per second (primary key only, nginx)'
 set style fill solid 0.85 noborder
 set boxwidth 0.7
 set yrange [0:*]
+set offsets 0, 0, graph 0.08, 0
 set format y "%'.0f"
 set grid ytics lc rgb '#dddddd'
 set xtics nomirror scale 0
