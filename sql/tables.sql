@@ -98,7 +98,7 @@ COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
 COMMENT ON COLUMN settlement.queue.trace_id IS 'W3C trace id, 32 hex digits, when the trade row has one (role trace_id of attach()).  NULL: one is made from the trade''s first key; settlement.explain() shows it.';
-COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, so the window counts as passed.';
+COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, or the wallet was to be asked about a trade whose row was gone; the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
 

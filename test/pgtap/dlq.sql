@@ -1,7 +1,7 @@
 -- What an operator does with dead and waiting trades.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(74);
+SELECT plan(75);
 
 \ir lib/shop.sql
 CREATE TABLE shop.others (LIKE shop.trades INCLUDING ALL);
@@ -112,6 +112,7 @@ SELECT throws_ok($$ SELECT settlement.redrive('k', 'x') $$, '55000', NULL, '... 
 SELECT alike(settlement.lookup('k'), 'the wallet will be asked; %', '... but the wallet can be asked then');
 SELECT results_eq($$ SELECT reason, lookup_first, first_sent_at FROM settlement.deferred WHERE trade_id = 'k' $$,
     $$ VALUES ('needs_lookup', true, timestamptz '-infinity') $$, '... and nothing is sent, whatever it says');
+SELECT alike((SELECT string_agg(e, ' ') FROM settlement.explain('k') e), '%not sent again by itself, because its row was gone%', '... explain() says so');
 
 -- many at once
 DELETE FROM settlement.dlq;
