@@ -112,7 +112,9 @@ port = $port
 unix_socket_directories = '$host'
 primary_conninfo = '$primary application_name=chaos'
 CONF
-	$new->append_conf('postgresql.auto.conf', "synchronous_standby_names = ''\nsettlement.send_after = local\n");
+	# What is set for a while on the primary ends there; a copy of it would not.
+	$new->append_conf('postgresql.auto.conf', join '', map { "$_\n" } "synchronous_standby_names = ''",
+		'settlement.send_after = local', 'settlement.enabled = on', 'settlement.rate_limit = 0');
 	$new->append_conf('standby.signal', '');
 }
 
