@@ -56,7 +56,7 @@ INSERT INTO decided VALUES
         _tally_come,_tally_empty,_tally_go,_wallet_files,_wallet_obstacles,_was_known,
         _histograms,_label,_metric_counters,_metric_gauges,_oldest_pending,_stats_reset,
         _dlq_next,_explain_redrives,_policies_for,_redrives_for,_policies_work,_policy_breaker,_policy_due,_policy_work,
-        _redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,
+        _redrive_begin,_redrive_finish,_redrive_judge,_redrive_quota,_redrive_some,_redrive_work,_refuse_queued,
         _require_statement,_resolve,_resolve_by_statement,_resolve_each,_statement_says,_steer,_verdict,_waiting_of}');
 
 CREATE TEMP VIEW given AS

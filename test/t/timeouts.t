@@ -126,9 +126,9 @@ scenario past_the_idempotency_window => sub {
 	cmp_ok($s->sql("SELECT count(*) FROM settlement.doctor() WHERE status <> 'ok' AND (component || detail) ~* 'look'"), '>', 0, 'doctor() says so');
 	$s->faults;
 	my $requests = $s->requests;
+	my $lookups = $s->metric('lookups');
 	$s->sql("SELECT settlement.lookup('old-unknown')");
-	my $lookups = $s->lookups;
-	$s->becomes("SELECT value > $lookups - 1 FROM settlement.metrics WHERE name = 'lookups'", 't', 'it is asked again');
+	$s->becomes("SELECT value > $lookups FROM settlement.metrics WHERE name = 'lookups'", 't', 'it is asked again');
 	is($s->requests, $requests, 'but never sent again');
 	$s->resolve('old-unknown', 'FAILED', 'ticket 2', 'the books do not have it');
 	$s->status_is('old-unknown', 'FAILED');
