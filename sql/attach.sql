@@ -410,6 +410,10 @@ BEGIN
     query := settlement._pending_query(a, since, max);
     IF dry_run THEN
         EXECUTE format('SELECT count(*) FROM (%s) p', query) INTO n;
+        IF n > 0 THEN
+            RAISE NOTICE 'nothing was taken up: this only counts'
+                USING HINT = 'Pass dry_run => false to enqueue them.';
+        END IF;
         RETURN n;
     END IF;
     PERFORM settlement._progress_begin('enqueue_pending', relation::text, max);

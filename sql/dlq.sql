@@ -14,7 +14,7 @@ BEGIN
     IF filter = '{}' AND all_rows IS NOT TRUE THEN
         RAISE EXCEPTION 'no filter was given'
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Name a filter such as class => ''rejected'', or pass all_rows => true.';
+                  HINT = 'Name a filter such as class => ''insufficient_balance'', or pass all_rows => true.';
     END IF;
     IF filter ->> 'status' NOT IN ('FAILED', 'UNKNOWN') THEN
         RAISE EXCEPTION 'invalid status "%"', filter ->> 'status'
@@ -132,7 +132,7 @@ BEGIN
         PERFORM settlement._audit('dlq_export', NULL, NULL, filter, total, reason);
     END IF;
 END $$;
-COMMENT ON FUNCTION settlement.dlq_export(text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, text) IS 'Dead letters that a filter names, FAILED and UNKNOWN, as jsonb, with their idempotency keys: COPY (SELECT settlement.dlq_export()) TO ... writes one line each.  Changes nothing.';
+COMMENT ON FUNCTION settlement.dlq_export(text, text, integer, text, text, text, interval, interval, numeric, numeric, regclass, text) IS 'Dead letters that a filter names, FAILED and UNKNOWN, as jsonb, with their idempotency keys: COPY (SELECT settlement.dlq_export()) TO ... writes one line each.  Changes nothing but the audit log.';
 
 -- ---------------------------------------------------------------- unknown
 

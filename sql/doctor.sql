@@ -55,7 +55,7 @@ BEGIN
     LOOP
         RETURN QUERY SELECT 'server', 'fail',
             format('%s has %s: its INSERTs do not fire the trigger, so their trades are not queued', r.whom, r.setting),
-            'Reset it; settlement.enqueue_pending() takes up what was missed.';
+            'Reset it; settlement.enqueue_pending(table, dry_run => false) takes up what was missed.';
     END LOOP;
 END $$;
 COMMENT ON FUNCTION settlement._doctor_server() IS 'Internal: findings on the server.';
@@ -304,7 +304,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                       WHERE t.tgrelid = m.oid AND t.tgfoid IN (SELECT f.oid FROM trigger_functions f))
     UNION ALL
     SELECT 'fail', format('trigger %s of %s is disabled: its new trades are not queued', t.tgname, m.name),
-           format('ALTER TABLE %s ENABLE TRIGGER %I; then settlement.enqueue_pending(%L) takes up what was missed.',
+           format('ALTER TABLE %s ENABLE TRIGGER %I; then settlement.enqueue_pending(%L, dry_run => false) takes up what was missed.',
                   m.name, t.tgname, a.relid::text)
     FROM members m JOIN pg_trigger t ON t.tgrelid = m.oid
     WHERE t.tgfoid IN (SELECT f.oid FROM trigger_functions f) AND t.tgenabled IN ('D', 'R')
@@ -530,7 +530,7 @@ BEGIN
             detail := format('PENDING rows looked at: %s%s, of them queued nowhere: %s%s', cardinality(ids),
                 CASE WHEN cardinality(ids) = bound THEN ' (there may be more)' ELSE '' END, cardinality(lost),
                 coalesce(' (for example ' || lost[1] || ')', ''));
-            hint := CASE WHEN cardinality(lost) > 0 THEN format('SELECT settlement.enqueue_pending(%L);', t.relid::text) END;
+            hint := CASE WHEN cardinality(lost) > 0 THEN format('SELECT settlement.enqueue_pending(%L, dry_run => false);', t.relid::text) END;
         EXCEPTION WHEN insufficient_privilege OR undefined_table OR undefined_column THEN
             status := 'warn';
             detail := 'could not be read: ' || SQLERRM;

@@ -210,7 +210,8 @@ BEGIN
         RETURN NEXT 'It was settled and then reversed.';
     ELSIF status = 'PENDING' THEN
         RETURN NEXT 'Its row says PENDING, but it is queued nowhere, so nothing will happen by itself.';
-        RETURN NEXT 'That is so after a restore, or for rows inserted while the trigger was disabled: settlement.enqueue_pending() takes them up.';
+        RETURN NEXT format('That is so after a restore, or for rows inserted while the trigger was disabled: settlement.enqueue_pending(%L, dry_run => false) takes them up.',
+                           (SELECT a.relid::text FROM settlement.attached a WHERE a.attached_id = _explain_row.attached_id));
     ELSE
         RETURN NEXT format('Its row says %s%s, and it is not in the DLQ any more.', status, coalesce(' (' || error || ')', ''));
     END IF;

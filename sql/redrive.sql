@@ -251,7 +251,7 @@ BEGIN
                                     ELSE 'object_not_in_prerequisite_state' END,
               HINT = CASE result
                   WHEN 'locked' THEN 'Try again when that session has ended its transaction.'
-                  WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending() takes it up.'
+                  WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending(table, dry_run => false) takes it up.'
                   WHEN 'kept' THEN 'If it is right, settlement.resolve() it as SETTLED; if not, set settlement_status to PENDING first.'
                   WHEN 'gone' THEN 'settlement.lookup() asks the wallet what became of an UNKNOWN one; settlement.resolve() it, or settlement.dlq_purge() it.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'

@@ -431,7 +431,7 @@ COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that
 COMMENT ON COLUMN settlement.identity.place IS 'Who may send: a hash of settlement.site_file, or of the machine.';
 COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the inode of the data directory.';
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
-COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  The last six digits are drawn at random, so that two copies do not have the same one.';
+COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  1 at first; from the first promotion or adoption on the last six digits are drawn at random, so that two copies do not have the same one.';
 COMMENT ON COLUMN settlement.identity.lineage IS 'This database and all copies of it, which have it in common: goes with each request, and epochs count within it, so that the wallet may serve other databases too.';
 COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
@@ -475,7 +475,7 @@ COMMENT ON COLUMN settlement.claims.claimed_at IS 'When it was claimed; counts a
 COMMENT ON COLUMN settlement.claims.ids IS 'Ids of queue.';
 
 COMMENT ON COLUMN settlement.deferred.id IS 'Order of arrival here.';
-COMMENT ON COLUMN settlement.deferred.retry_at IS 'When it is due; infinity: not by itself.';
+COMMENT ON COLUMN settlement.deferred.retry_at IS 'When it is due; infinity: when its pause ends, or not by itself.';
 COMMENT ON COLUMN settlement.deferred.reason IS 'retry: for the next attempt; pending: the wallet has not finished; recovered: its worker is gone; paused: its symbol is; needs_lookup: the wallet is asked before anything is sent.';
 COMMENT ON COLUMN settlement.deferred.last_sent_at IS 'When the last request was sent.';
 COMMENT ON COLUMN settlement.deferred.last_class IS 'Why it failed (docs/logging.md lists the classes).';

@@ -140,6 +140,7 @@ SQL
 	$s->sql("UPDATE settlement.queue SET enqueued_at = enqueued_at - interval '61 s'");
 	$s->set(workers => 3);
 	$s->becomes("SELECT value FROM settlement.metrics WHERE name = 'workers_wanted'", 3, 'a worker is missing');
+	$s->sql("SELECT settlement.pause('forgotten')");
 	$s->sql("UPDATE settlement.identity SET reason = 'restored'");
 	$s->becomes('SELECT state FROM settlement.status', 'fenced', 'the database is fenced');
 };
