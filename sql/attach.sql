@@ -6,9 +6,9 @@ CREATE FUNCTION settlement.enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'settlement_enqueue' LANGUAGE c;
 COMMENT ON FUNCTION settlement.enqueue() IS 'Trigger of attached tables: puts a new PENDING trade into the queue in the same transaction.  Never fails the INSERT because of what the trade holds: an invalid one goes to the DLQ.  A DELETE it only notes, so that a row that moves to another partition is not queued twice.';
 
-CREATE FUNCTION settlement._enqueue_row(leaf regclass, trade tid) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'settlement_enqueue_row' LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION settlement._enqueue_row(regclass, tid) IS 'Internal: defers an existing PENDING trade for a look-up at the wallet; an invalid one goes to the DLQ.';
+CREATE FUNCTION settlement._enqueue_row(leaf regclass, trade tid, first_sent_at timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'settlement_enqueue_row' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION settlement._enqueue_row(regclass, tid, timestamptz) IS 'Internal: defers an existing PENDING trade for a look-up at the wallet; an invalid one goes to the DLQ.  first_sent_at: when it may have been sent first; NULL: it was not.';
 
 CREATE FUNCTION settlement._is_preloaded() RETURNS boolean
     AS 'MODULE_PATHNAME', 'settlement_is_preloaded' LANGUAGE c STABLE PARALLEL SAFE;
@@ -364,12 +364,26 @@ END
 $$;
 COMMENT ON FUNCTION settlement.detach(regclass) IS 'Queue no more trades of a table: drops the trigger, keeps all columns.  Trades that are queued or in the DLQ already go on; returns how many there are.';
 
-CREATE FUNCTION settlement._pending_query(a settlement.attached, since timestamptz, max bigint) RETURNS text
+-- When such a trade may first have been sent: not before it was executed, and a time
+-- without a time zone may be that of the easternmost one; else at any time.
+CREATE FUNCTION settlement._sent_since(a settlement.attached) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((
+        SELECT format(CASE settlement._base_type(c.atttypid)
+                          WHEN 'timestamptz'::regtype THEN 'coalesce(t.%I, ''-infinity'')'
+                          ELSE 'coalesce(t.%I AT TIME ZONE ''Etc/GMT-14'', ''-infinity'')' END, c.attname)
+        FROM pg_attribute c
+        WHERE c.attrelid = a.relid AND c.attname = a.columns ->> 'executed_at'), '''-infinity''::timestamptz')
+$$;
+COMMENT ON FUNCTION settlement._sent_since(settlement.attached) IS 'Internal: an expression for when a trade that is queued nowhere may first have been sent.';
+
+CREATE FUNCTION settlement._pending_query(a settlement.attached, since timestamptz, max bigint, never_sent boolean) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- A trade without id is known by its place alone.
-    SELECT format('SELECT t.tableoid::regclass AS leaf, t.ctid AS tid FROM %s t WHERE t.%I = ''PENDING''',
-                  a.relid, a.columns ->> 'status')
+    SELECT format('SELECT t.tableoid::regclass AS leaf, t.ctid AS tid, %s AS sent FROM %s t WHERE t.%I = ''PENDING''',
+                  CASE WHEN never_sent THEN 'NULL::timestamptz' ELSE settlement._sent_since(a) END, a.relid, a.columns ->> 'status')
         || string_agg(format(' AND NOT EXISTS (SELECT FROM settlement.%I s WHERE s.attached_id = %s AND s.trade_id = t.%I::text)',
                              s, a.attached_id, a.columns ->> 'trade_id')
                    || format(' AND NOT EXISTS (SELECT FROM settlement.%I s WHERE s.trade_id IS NULL AND s.attached_id = %s AND s.leaf = t.tableoid AND s.trade_tid = t.ctid)',
@@ -379,10 +393,11 @@ AS $$
         || CASE WHEN max IS NULL THEN '' ELSE format(' LIMIT %s', max) END
     FROM unnest('{queue,deferred,dlq,unapplied}'::name[]) s
 $$;
-COMMENT ON FUNCTION settlement._pending_query(settlement.attached, timestamptz, bigint) IS 'Internal: the statement that finds PENDING trades which are queued nowhere.';
+COMMENT ON FUNCTION settlement._pending_query(settlement.attached, timestamptz, bigint, boolean) IS 'Internal: the statement that finds PENDING trades which are queued nowhere.';
 
 CREATE FUNCTION settlement.enqueue_pending(relation regclass, since timestamptz DEFAULT NULL,
-                                           dry_run boolean DEFAULT true, max bigint DEFAULT NULL)
+                                           dry_run boolean DEFAULT true, max bigint DEFAULT NULL,
+                                           never_sent boolean DEFAULT false)
     RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -407,7 +422,7 @@ BEGIN
     ELSIF max < 0 THEN
         RAISE EXCEPTION 'max must not be negative' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    query := settlement._pending_query(a, since, max);
+    query := settlement._pending_query(a, since, max, coalesce(never_sent, false));
     IF dry_run THEN
         EXECUTE format('SELECT count(*) FROM (%s) p', query) INTO n;
         IF n > 0 THEN
@@ -418,7 +433,7 @@ BEGIN
     END IF;
     PERFORM settlement._progress_begin('enqueue_pending', relation::text, max);
     FOR p IN EXECUTE query LOOP
-        IF settlement._enqueue_row(p.leaf, p.tid) THEN
+        IF settlement._enqueue_row(p.leaf, p.tid, p.sent) THEN
             n := n + 1;
         END IF;
         tried := tried + 1;
@@ -428,8 +443,8 @@ BEGIN
     END LOOP;
     PERFORM settlement._progress_end();
     PERFORM settlement._audit('enqueue_pending', a.attached_id, NULL,
-        jsonb_build_object('since', since, 'max', max), n, NULL);
+        jsonb_build_object('since', since, 'max', max, 'never_sent', nullif(never_sent, false)), n, NULL);
     RETURN n;
 END
 $$;
-COMMENT ON FUNCTION settlement.enqueue_pending(regclass, timestamptz, boolean, bigint) IS 'Take up PENDING trades that are queued nowhere, as after a restore or with the trigger disabled.  They count as maybe sent: the wallet is asked before anything is sent; invalid ones go to the DLQ.  since compares the column of role executed_at.  Returns how many; with dry_run (the default) it only counts.';
+COMMENT ON FUNCTION settlement.enqueue_pending(regclass, timestamptz, boolean, bigint, boolean) IS 'Take up PENDING trades that are queued nowhere, as after a restore or with the trigger disabled.  They count as maybe sent when they were executed: the wallet is asked before anything is sent, and what it does not know waits in deferred if that is longer ago than settlement.idempotency_window, or if the table has no column of role executed_at; with never_sent, which says that no request for them ever left, it is sent.  Invalid ones go to the DLQ.  since compares the column of role executed_at.  Returns how many; with dry_run (the default) it only counts.';

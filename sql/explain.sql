@@ -94,7 +94,7 @@ BEGIN
         WHEN 'recovered' THEN 'The worker that had it in flight is gone; it is sent again under the same key.'
         WHEN 'paused' THEN 'It was put aside by a pause of its symbol.'
         WHEN 'needs_lookup' THEN format('The wallet has to be asked what it knows of this trade before it may be sent again%s.',
-            CASE WHEN d.first_sent_at = '-infinity' THEN '; it is not sent again by itself, because its row was gone, or the clock was set back'
+            CASE WHEN d.first_sent_at = '-infinity' THEN '; it is not sent again by itself, because its row was gone, the clock was set back, or nobody knows when it was first sent'
                  WHEN forgotten THEN ', because settlement.idempotency_window has passed since it was first sent (or the clock was set back)' ELSE '' END)
         END;
     IF failure <> '' THEN

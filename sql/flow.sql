@@ -136,10 +136,11 @@ BEGIN
     SELECT i.* INTO former FROM settlement.identity i FOR UPDATE;
     n_marked := settlement._look_up_first();
     DELETE FROM settlement.identity;
-    INSERT INTO settlement.identity (system_identifier, database_oid, place, directory, timeline, epoch, lineage, reason)
+    INSERT INTO settlement.identity (system_identifier, database_oid, place, directory, timeline, epoch, lineage,
+                                     original_until, reason)
     SELECT c.system_identifier, d.oid, settlement.current_place(), settlement._current_directory(),
            settlement._current_timeline(), settlement._next_epoch(coalesce(former.epoch, 0)),
-           coalesce(former.lineage, gen_random_uuid()), adopt.reason
+           coalesce(former.lineage, gen_random_uuid()), clock_timestamp(), adopt.reason
     FROM pg_control_system() c, pg_database d
     WHERE d.datname = current_database()
     RETURNING * INTO present;

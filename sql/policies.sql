@@ -166,7 +166,8 @@ END $$;
 COMMENT ON FUNCTION settlement._policy_work(settlement.policies) IS 'Internal: one step of a policy.';
 
 -- Some of the policies, in any order: each has its turn soon.  One that fails
--- waits and says so; a query cancel is the worker's own timer.  Returns the ms
+-- waits and says so.  A query cancel is the worker's own timer, which rings once: the
+-- others are for the next step.  Returns the ms
 -- until the next look, NULL when there is no policy.
 CREATE FUNCTION settlement._policies_work() RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -186,6 +187,9 @@ BEGIN
                 note = left(CASE SQLSTATE WHEN '57014' THEN 'one step took longer than settlement.apply_timeout'
                                           ELSE SQLERRM END, 1000)
             WHERE u.name = p.name;
+            IF SQLSTATE = '57014' THEN
+                RETURN 0;
+            END IF;
         END;
     END LOOP;
     IF n > 0 THEN

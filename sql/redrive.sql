@@ -89,7 +89,8 @@ COMMENT ON FUNCTION settlement._defer(settlement.dlq, text, timestamptz) IS 'Int
 
 -- An invalid trade that never left: its row may have been corrected since, so it
 -- is read and checked again, as the trigger does.  The look-up first that is the
--- rule for rows taken up later does not apply: nothing was ever sent.
+-- rule for rows taken up later does not apply, as nothing was ever sent; unless
+-- adopt() has said so, because the original may have sent what was corrected there.
 CREATE FUNCTION settlement._revive(trade settlement.dlq, ids bigint[])
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -116,7 +117,7 @@ BEGIN
          JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'
     WHERE a.attached_id = trade.attached_id;
     EXECUTE query INTO leaf, ctid USING trade.trade_id;
-    IF leaf IS NULL OR NOT settlement._enqueue_row(leaf, ctid) THEN
+    IF leaf IS NULL OR NOT settlement._enqueue_row(leaf, ctid, NULL) THEN
         RAISE EXCEPTION 'the row of the trade does not say PENDING'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
@@ -126,7 +127,8 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'the trade is still invalid: %', fresh.message
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Correct the trade row first; or give the trade up with settlement.dlq_purge().';
+                  HINT = format('Correct the trade row first; or give the trade up with settlement.%s().',
+                                CASE WHEN trade.safe_to_discard THEN 'dlq_purge' ELSE 'resolve' END);
     END IF;
     DELETE FROM settlement.deferred d
     WHERE d.attached_id = trade.attached_id AND d.trade_id = trade.trade_id RETURNING d.* INTO STRICT taken;
@@ -134,8 +136,13 @@ BEGIN
     fresh.enqueued_at := trade.enqueued_at;
     fresh.attempts := trade.attempts;
     fresh.generation := trade.generation;
-    fresh.maybe_executed := false;
-    fresh.lookup_first := false;
+    fresh.maybe_executed := trade.lookup_first;
+    fresh.lookup_first := trade.lookup_first;
+    fresh.first_sent_at := trade.first_sent_at;
+    IF fresh.lookup_first THEN
+        PERFORM settlement._defer(fresh, 'needs_lookup', clock_timestamp());
+        RETURN 'needs_lookup';
+    END IF;
     PERFORM settlement._requeue(fresh);
     RETURN 'queue';
 END $$;
@@ -180,9 +187,9 @@ BEGIN
                  AND u.status IN ('SETTLED', 'REVERSED')) THEN
         RETURN 'settled';
     END IF;
-    IF trade.class = 'invalid_trade' AND trade.first_sent_at IS NULL AND NOT trade.maybe_executed THEN
+    IF trade.class = 'invalid_trade' AND trade.format = 0 AND NOT trade.maybe_executed THEN
         result := settlement._revive(trade, ids);
-        IF result = 'queue' THEN
+        IF result IN ('queue', 'needs_lookup') THEN
             PERFORM settlement._audit('redrive', trade.attached_id, trade.trade_id,
                 origin || jsonb_build_object('to', result, 'status', trade.status, 'class', trade.class,
                                              'message', trade.message, 'died_at', trade.died_at),
@@ -200,10 +207,12 @@ BEGIN
     DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
 
     IF trade.final_rejection THEN
-        -- Since adopt() the new key too may have been sent, from where this came.
+        -- Since adopt() the new key too, each of them, may have been sent from where this came.
         trade.generation := trade.generation + 1;
+        trade.lookup_first := trade.lookup_first
+            OR trade.enqueued_at < (SELECT i.original_until FROM settlement.identity i);
         trade.maybe_executed := trade.lookup_first;
-        trade.first_sent_at := CASE WHEN trade.lookup_first THEN trade.first_sent_at END;
+        trade.first_sent_at := CASE WHEN trade.lookup_first THEN least(trade.first_sent_at, trade.enqueued_at) END;
         trade.fingerprint := NULL;
         trade.format := 0;
     END IF;

@@ -265,6 +265,7 @@ BEGIN
             WHEN query_canceled THEN
                 PERFORM settlement._redrive_finish(r.id, 'stopped',
                     'one step took longer than settlement.apply_timeout: see what the triggers of the trade table do');
+                RETURN 0;           -- it rings once: what comes next needs it again
             WHEN OTHERS THEN
                 PERFORM settlement._redrive_finish(r.id, 'stopped', SQLERRM);
         END;

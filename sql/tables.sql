@@ -98,7 +98,7 @@ COMMENT ON COLUMN settlement.queue.trade_tid IS 'Where the trade row was when it
 COMMENT ON COLUMN settlement.queue.row_key IS 'Primary key of the trade row in the order of attached.key_columns; NULL when it is the trade id alone.';
 COMMENT ON COLUMN settlement.queue.quote_amount IS 'price x quantity, exact, computed once at enqueue.';
 COMMENT ON COLUMN settlement.queue.trace_id IS 'W3C trace id, 32 hex digits, when the trade row has one (role trace_id of attach()).  NULL: one is made from the trade''s first key; settlement.explain() shows it.';
-COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, or the wallet was to be asked about a trade whose row was gone; the window counts as passed.';
+COMMENT ON COLUMN settlement.queue.first_sent_at IS 'When this key may first have reached the wallet; the idempotency window counts from here.  -infinity: the clock was set back since, the wallet was to be asked about a trade whose row was gone, or the trade was taken up by enqueue_pending() and nobody knows; the window counts as passed.';
 COMMENT ON COLUMN settlement.queue.pending_ms IS 'How long the wallet has answered "not finished yet" while it answered others.';
 COMMENT ON COLUMN settlement.queue.fingerprint IS 'SHA-256 of the request body first sent under this key.';
 
@@ -261,7 +261,7 @@ CREATE TABLE settlement.attempts (
     slot         integer NOT NULL
 ) USING heap WITH (vacuum_truncate = false);
 CREATE INDEX attempts_trade_id_idx ON settlement.attempts (trade_id, at);
-CREATE INDEX attempts_at_idx ON settlement.attempts USING brin (at);
+CREATE INDEX attempts_at_idx ON settlement.attempts (at);
 COMMENT ON TABLE settlement.attempts IS 'Requests to the wallet: failed ones always, successful ones with settlement.attempt_history = all.';
 COMMENT ON COLUMN settlement.attempts.phase IS 'How far it came: prepared, connecting, sent, replying, replied.';
 
@@ -425,7 +425,8 @@ CREATE TABLE settlement.identity (
     adopted_by        name NOT NULL DEFAULT session_user,
     reason            text NOT NULL,
     written_by        xid NOT NULL DEFAULT settlement._writer(),
-    lineage           uuid NOT NULL DEFAULT gen_random_uuid()
+    lineage           uuid NOT NULL DEFAULT gen_random_uuid(),
+    original_until    timestamptz NOT NULL DEFAULT '-infinity'
 ) USING heap;
 COMMENT ON TABLE settlement.identity IS 'The one database that may send, so that a copy of it sends nothing.';
 COMMENT ON COLUMN settlement.identity.place IS 'Who may send: a hash of settlement.site_file, or of the machine.';
@@ -433,6 +434,7 @@ COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the i
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
 COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  1 at first; from the first promotion or adoption on the last six digits are drawn at random, so that two copies do not have the same one.';
 COMMENT ON COLUMN settlement.identity.lineage IS 'This database and all copies of it, which have it in common: goes with each request, and epochs count within it, so that the wallet may serve other databases too.';
+COMMENT ON COLUMN settlement.identity.original_until IS 'When adopt() was called last: a trade that was enqueued before may have been sent from where this database came from, too, under any of its keys.';
 COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
 CREATE TABLE settlement.discrepancies (

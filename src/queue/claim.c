@@ -30,6 +30,7 @@
 #include "queue/pauses.h"
 #include "queue/statement.h"
 #include "shared/clock.h"
+#include "shared/settings.h"
 
 #define MAX_ASIDE	256			/* rows put aside per turn */
 
@@ -43,7 +44,7 @@ typedef struct Visit
 	TimestampTz *until;			/* of each outgoing row */
 } Visit;
 
-/* A row that expired is due at once: due.c decides whether it can be looked up. */
+/* A row that is not to be sent is due at once: due.c decides whether it can be looked up. */
 static Statement defer_aside = {
 	"WITH r AS (SELECT * FROM unnest($1::int8[], $2::timestamptz[]) AS r(id, until)), "
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.id RETURNING q.*, r.until) "
@@ -93,20 +94,21 @@ is_paused(TupleTableSlot *row, TimestampTz now, TimestampTz *until)
 }
 
 /*
- * The wallet may have forgotten the key while the row waited here, behind a
- * pause or an outage.  Few rows have been sent before, and the rest of a row is
- * dear to come by.
+ * It has to be looked up, and the wallet has no look-up; or the wallet may have
+ * forgotten the key while the row waited here, behind a pause or an outage.  Few
+ * rows have been sent before, and the rest of a row is dear to come by.
  */
 static bool
-is_expired(TupleTableSlot *row)
+may_not_leave(TupleTableSlot *row)
 {
 	bool		isnull;
-	bool		lookup_first;
+	bool		lookup_first = DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull));
 	Datum		first_sent;
 
+	if (lookup_first && !settlement_wallet_lookup)
+		return true;
 	if (!DatumGetBool(slot_getattr(row, Anum_queue_maybe_executed, &isnull)))
 		return false;
-	lookup_first = DatumGetBool(slot_getattr(row, Anum_queue_lookup_first, &isnull));
 	first_sent = slot_getattr(row, Anum_queue_first_sent_at, &isnull);
 	return may_be_forgotten(true, lookup_first, isnull ? 0 : DatumGetTimestampTz(first_sent));
 }
@@ -120,7 +122,7 @@ visit_row(TupleTableSlot *row, int64 id, void *arg)
 	MemoryContext old;
 	TimestampTz until = visit->now;
 
-	if (is_paused(row, visit->now, &until) || is_expired(row))
+	if (is_paused(row, visit->now, &until) || may_not_leave(row))
 	{
 		if (claim->n_outgoing >= MAX_ASIDE)
 			return ROW_PASS;
@@ -254,7 +256,6 @@ claim_trades(DbState *db, int slot, FlightPool *pool, const WalletClient *client
 
 	SPI_connect();
 	pauses_refresh(db);
-	pauses_hold();
 	if (pauses_everything(visit.now))
 	{
 		SPI_finish();

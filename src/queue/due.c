@@ -56,12 +56,9 @@
  * $10 what no first send of this server start can lie beyond (clock_latest)
  * $11, $12 attempts sent between these belonged to an outage
  * $13 symbol of a pause that is over  $14 its rows up to this id were taken
- *
- * Pauses are held as pauses_hold() does; one that resume() is deleting at this
- * moment is over for what would be put aside, but releases nothing yet.
  */
 static Statement move_due = {
-	"WITH p AS MATERIALIZED (SELECT symbol, until FROM settlement.pauses FOR KEY SHARE SKIP LOCKED), "
+	"WITH p AS MATERIALIZED (SELECT symbol, until FROM settlement.pauses), "
 	"timed AS MATERIALIZED (SELECT * FROM settlement.deferred"
 	" WHERE reason <> 'paused' AND retry_at <= $1 ORDER BY retry_at LIMIT $2 FOR UPDATE SKIP LOCKED), "
 	"released AS MATERIALIZED (SELECT * FROM settlement.deferred d"

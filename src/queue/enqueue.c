@@ -194,9 +194,9 @@ write_queue(const SettlementCatalog *catalog, const Trade *trade)
 	row_insert_queue(catalog, &row);
 }
 
-/* A trade that may have been sent before: ask the wallet first. */
+/* A trade that may have been sent before, since then if known: ask the wallet first. */
 static void
-write_deferred(const SettlementCatalog *catalog, const Trade *trade)
+write_deferred(const SettlementCatalog *catalog, const Trade *trade, const NullableDatum *first_sent)
 {
 	RowBuffer	row;
 
@@ -208,6 +208,8 @@ write_deferred(const SettlementCatalog *catalog, const Trade *trade)
 	row_set_text(&row, Anum_deferred_reason, "needs_lookup");
 	row_set(&row, Anum_deferred_chargeable, BoolGetDatum(false));
 	set_facts(&row, Deferred_facts_offset, trade, true);
+	if (!first_sent->isnull)
+		row_set(&row, Anum_queue_first_sent_at + Deferred_facts_offset, first_sent->value);
 	row_insert(catalog->deferred, &row);
 	announce_other_work();
 }
@@ -381,20 +383,25 @@ settlement_enqueue(PG_FUNCTION_ARGS)
 }
 
 /*
- * settlement._enqueue_row(leaf regclass, row tid): as the trigger, for a row that
- * is there already and may have been sent before.  False when the row is not
- * visible or not PENDING.
+ * settlement._enqueue_row(leaf regclass, row tid, first_sent_at timestamptz): as the
+ * trigger, for a row that is there already and may have been sent before, at that
+ * time; NULL: it was not, as far as anybody knows.  False when the row is not visible
+ * or not PENDING.
  */
 Datum
 settlement_enqueue_row(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
 	ItemPointer tid = (ItemPointer) PG_GETARG_POINTER(1);
-	Relation	rel = table_open(relid, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	const Attachment *a = require_attachment(rel);
+	Relation	rel;
+	TupleTableSlot *slot;
+	const Attachment *a;
 	bool		found;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	rel = table_open(PG_GETARG_OID(0), AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	a = require_attachment(rel);
 	found = table_tuple_fetch_row_version(rel, tid, GetActiveSnapshot(), slot) &&
 		trade_is_pending(a, slot);
 	if (found)
@@ -406,7 +413,7 @@ settlement_enqueue_row(PG_FUNCTION_ARGS)
 		if (trade.problem != NULL)
 			write_dead(catalog, &trade, "invalid_trade", trade.problem);
 		else
-			write_deferred(catalog, &trade);
+			write_deferred(catalog, &trade, &fcinfo->args[2]);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);

@@ -17,7 +17,7 @@ static Statement extension_version = {
 
 static Statement delete_old_attempts = {
 	"DELETE FROM settlement.attempts WHERE ctid = ANY (ARRAY("
-	"SELECT ctid FROM settlement.attempts WHERE at < $1 LIMIT $2))",
+	"SELECT ctid FROM settlement.attempts WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))",
 	2, {TIMESTAMPTZOID, INT4OID}
 };
 
@@ -39,14 +39,17 @@ versions_agree(void)
 	return agree;
 }
 
-void
+int
 forget_attempts(TimestampTz before, int max)
 {
 	Datum		values[2];
+	int			n;
 
 	SPI_connect();
 	values[0] = TimestampTzGetDatum(before);
 	values[1] = Int32GetDatum(max);
 	statement_run(&delete_old_attempts, values);
+	n = (int) SPI_processed;
 	SPI_finish();
+	return n;
 }

@@ -10,7 +10,7 @@
 /* Are the SQL objects of the library's version?  In a transaction. */
 extern bool versions_agree(void);
 
-/* Delete up to `max` attempts from before a time; in a transaction. */
-extern void forget_attempts(TimestampTz before, int max);
+/* Delete up to `max` attempts from before a time; in a transaction.  How many. */
+extern int	forget_attempts(TimestampTz before, int max);
 
 #endif

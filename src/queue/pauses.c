@@ -5,7 +5,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -23,18 +23,17 @@ static MemoryContext context = NULL;
 static Pause *pauses = NULL;
 static int	n_pauses = 0;
 static uint64 version = 0;
+static TimestampTz read_at = 0;
 
-static Statement read_pauses = {
+/* What is deleted by hand, not by resume(), is announced by nobody. */
+#define LASTS_MS	1000
+
+static Statement select_pauses = {
 	"SELECT symbol, COALESCE(until, 'infinity') FROM settlement.pauses", 0
 };
 
-/* One that resume() is deleting at this moment is over: do not wait for it. */
-static Statement hold_pauses = {
-	"SELECT symbol, COALESCE(until, 'infinity') FROM settlement.pauses FOR KEY SHARE SKIP LOCKED", 0
-};
-
 static void
-read_with(Statement *statement)
+read_pauses(void)
 {
 	MemoryContext old;
 
@@ -42,7 +41,7 @@ read_with(Statement *statement)
 		context = AllocSetContextCreate(TopMemoryContext, "settlement pauses",
 										ALLOCSET_SMALL_SIZES);
 	SPI_connect();
-	statement_run(statement, NULL);
+	statement_run(&select_pauses, NULL);
 
 	n_pauses = 0;
 	MemoryContextReset(context);
@@ -64,27 +63,15 @@ void
 pauses_refresh(DbState *db)
 {
 	uint64		current = pg_atomic_read_u64(&db->pauses_version);
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
 
-	if (version == current)
+	if (version == current &&
+		(n_pauses == 0 || (now >= read_at && !TimestampDifferenceExceeds(read_at, now, LASTS_MS))))
 		return;
-	read_with(&read_pauses);
+	version = 0;				/* an error on the way leaves fewer than there are */
+	read_pauses();
 	version = current;
-}
-
-void
-pauses_hold(void)
-{
-	int			before = n_pauses;
-	uint64		known = version;
-
-	if (before == 0)
-		return;
-	/* an error on the way leaves fewer than there are: read again */
-	version = 0;
-	read_with(&hold_pauses);
-	/* what was skipped is in force again if its resume() is rolled back */
-	if (n_pauses == before)
-		version = known;
+	read_at = now;
 }
 
 uint64

@@ -9,15 +9,13 @@
 
 #include "shared/shmem.h"
 
-/* Read settlement.pauses if it changed; in a transaction. */
-extern void pauses_refresh(DbState *db);
-
 /*
- * Before rows are put aside for a pause: read again what is in force and hold it
- * until the end of the transaction, so that nothing is put aside any more when
- * resume() has returned.  No statement when nothing is paused.
+ * Read settlement.pauses if it changed; in a transaction.  What is committed counts:
+ * a pause that resume() is deleting is in force until that commits.  A row that is
+ * put aside at that moment is not stranded: it is due when no pause of its symbol is
+ * in force (due.c).
  */
-extern void pauses_hold(void);
+extern void pauses_refresh(DbState *db);
 
 /* The version that was read last; equals db->pauses_version when current. */
 extern uint64 pauses_version(void);

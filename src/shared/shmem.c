@@ -72,6 +72,7 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u64(&db->next_due, 0);
 	pg_atomic_init_u64(&db->next_apply, 0);
 	pg_atomic_init_u64(&db->next_redrive, 0);
+	pg_atomic_init_u64(&db->next_retention, 0);
 	pg_atomic_init_u32(&db->dlq_changed, 1);
 	for (int i = 0; i < N_COUNTERS; i++)
 		pg_atomic_init_u64(&db->counter[i], 0);
@@ -212,6 +213,7 @@ forget_facts(DbState *db)
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 	pg_atomic_write_u64(&db->next_redrive, 0);
+	pg_atomic_write_u64(&db->next_retention, 0);
 }
 
 /* Caller holds the lock exclusively. */

@@ -181,6 +181,7 @@ typedef struct DbState
 								 * = unknown, look */
 	pg_atomic_uint64 next_apply;	/* the same for unapplied */
 	pg_atomic_uint64 next_redrive;	/* the same for redrives and policies */
+	pg_atomic_uint64 next_retention;	/* when old attempts are looked for */
 	pg_atomic_uint32 dlq_changed;	/* its tally may want folding */
 	pg_atomic_uint64 counter[N_COUNTERS];
 	Histogram	duration[N_DURATIONS];

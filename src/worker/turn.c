@@ -39,10 +39,11 @@ may_send(const Worker *w)
 		pg_atomic_read_u32(&w->db->recovered) != 0;
 }
 
+/* What was answered leaves its place to another one when it is recorded. */
 static int
 free_flights(const Worker *w)
 {
-	return Max(sender_concurrency(w) + w->ahead - w->pool->n_used, 0);
+	return Max(sender_concurrency(w) + w->ahead - (w->pool->n_used - w->n_answered), 0);
 }
 
 /* By the end of the next scan it is known. */

@@ -31,7 +31,8 @@
 #define GOOD_STATE_CHECK_MS	5000
 #define FOLD_MS				1000
 #define RETENTION_MS		60000
-#define RETENTION_BATCH		5000
+#define RETENTION_AGAIN_MS	50	/* while there are more */
+#define RETENTION_BATCH		2000
 #define UNAPPLIED_BATCH		100
 #define UNAPPLIED_MS		100
 #define UNAPPLIED_BUSY_MS	10	/* while requests are under way */
@@ -288,16 +289,30 @@ recover_workers(Worker *w)
 
 /* ------------------------------------------------------------- retention */
 
+/* Few at a time, so that requests do not wait for long, by whoever comes first. */
 static void
 retain_attempts(Worker *w, TimestampTz now)
 {
-	if (!TimestampDifferenceExceeds(w->retention_at, now, RETENTION_MS))
+	uint64		due = pg_atomic_read_u64(&w->db->next_retention);
+	int			n;
+
+	if (now < upkeep_retention_at(w) ||
+		!pg_atomic_compare_exchange_u64(&w->db->next_retention, &due,
+										TimestampTzPlusMilliseconds(now, RETENTION_MS)))
 		return;
-	w->retention_at = now;
 	session_begin();
-	forget_attempts(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC,
-					RETENTION_BATCH);
+	n = forget_attempts(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC,
+						RETENTION_BATCH);
 	session_commit();
+	if (n == RETENTION_BATCH)
+		pg_atomic_write_u64(&w->db->next_retention,
+							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETENTION_AGAIN_MS));
+}
+
+TimestampTz
+upkeep_retention_at(Worker *w)
+{
+	return (TimestampTz) pg_atomic_read_u64(&w->db->next_retention);
 }
 
 /* -------------------------------------------------------------- redrives */
@@ -385,7 +400,7 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 	if (step_us > 0)
 		return;
 	w->retry_turn_at = w->retry_claim_at = w->retry_upkeep_at = 0;
-	w->chores_at = w->state_checked_at = w->retention_at = w->folded_at = 0;
+	w->chores_at = w->state_checked_at = w->folded_at = 0;
 	if (w->stopping)
 		w->stop_deadline += step_us;
 	w->bring_back = true;
@@ -398,6 +413,7 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 	pg_atomic_write_u64(&db->next_redrive, 0);
+	pg_atomic_write_u64(&db->next_retention, 0);
 }
 
 static void

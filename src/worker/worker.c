@@ -175,7 +175,8 @@ wait_time(Worker *w, TimestampTz now)
 	if (w->client == NULL || pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
 		return Min(timeout, STATE_CHECK_MS);
 	if (w->retry_upkeep_at <= now)
-		timeout = Min(timeout, ms_until(now, upkeep_redrives_at(w)));
+		timeout = Min(timeout, Min(ms_until(now, upkeep_redrives_at(w)),
+								   ms_until(now, upkeep_retention_at(w))));
 
 	sender_ms = sender_wait_ms(w, now);
 	if (sender_ms > 0)

@@ -88,7 +88,6 @@ typedef struct Worker
 	bool		submitting;		/* flights are on their way to it, in no list */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
-	TimestampTz retention_at;
 	TimestampTz folded_at;		/* the tally of the dead letters */
 	Turn		turn;
 } Worker;
@@ -144,6 +143,7 @@ extern void upkeep(Worker *w, TimestampTz now);
 extern TimestampTz upkeep_apply_at(Worker *w);
 /* When the next step of a redrive is due. */
 extern TimestampTz upkeep_redrives_at(Worker *w);
+extern TimestampTz upkeep_retention_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
 extern void upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us);
 

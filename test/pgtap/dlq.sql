@@ -1,7 +1,7 @@
 -- What an operator does with dead and waiting trades.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(75);
+SELECT plan(79);
 
 \ir lib/shop.sql
 CREATE TABLE shop.others (LIKE shop.trades INCLUDING ALL);
@@ -100,6 +100,15 @@ SELECT is(settlement.redrive('j', 'corrected'), 'queue', 'redrive once its row i
 SELECT results_eq($$ SELECT price, quote_amount, maybe_executed, lookup_first FROM settlement.queue WHERE trade_id = 'j' $$,
     $$ VALUES (3::numeric, 30::numeric, false, false) $$, '... sends what the row says now');
 SELECT is(pg_temp.place('j'), 'queue', '... and FAILED is not written any more');
+INSERT INTO shop.trades VALUES ('jj', 'BTC/USDT', 'b', 's', 'bo', 'so', -1, 10, 0, 0);
+-- as adopt() leaves it
+UPDATE settlement.dlq SET lookup_first = true, first_sent_at = enqueued_at WHERE trade_id = 'jj';
+SELECT throws_like($$ SELECT settlement.redrive('jj', 'x') $$, 'the trade is still invalid: %', 'an adopted one is read again, too');
+UPDATE shop.trades SET price = 3 WHERE trade_id = 'jj';
+SELECT is(settlement.redrive('jj', 'corrected'), 'needs_lookup', '... and asked about, as the original may have sent it');
+SELECT results_eq($$ SELECT price, quote_amount, maybe_executed, lookup_first, first_sent_at = enqueued_at FROM settlement.deferred WHERE trade_id = 'jj' $$,
+    $$ VALUES (3::numeric, 30::numeric, true, true, true) $$, '... with what the row says now');
+SELECT is((SELECT details ->> 'to' FROM settlement.audit_log WHERE trade_id = 'jj' AND act = 'redrive'), 'needs_lookup', '... which is in the audit log');
 
 -- gone rows
 SELECT lives_ok($$ SELECT pg_temp.dead('k') $$, 'a dead letter');

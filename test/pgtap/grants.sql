@@ -47,7 +47,7 @@ INSERT INTO decided VALUES
         _notify_workers,_obstacles,_partition_owners,_pending_query,_places,
         _raise_not_permitted,_raise_not_redriven,_raise_not_there,_redeem_permit,_redrive,
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
-        _requeue,_require_filter,_require_reason,_revive,_roles,
+        _requeue,_require_filter,_require_reason,_revive,_roles,_sent_since,
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,
         _which_attached,_writer,
         _count_dead,_estimate,_explain_flight,_explain_obstacles,_explain_turn,_fault_hint,

@@ -77,7 +77,24 @@ DELETE FROM settlement.queue;
 SELECT settlement.detach('trades');
 SELECT count(*) FROM settlement.attach('trades', '{"executed_at": null}');
 SELECT settlement.enqueue_pending('trades', since => '2024-01-03');
+SET client_min_messages = notice;
 SELECT settlement.enqueue_pending('trades');
+SET client_min_messages = warning;
+
+-- when it may have been sent: at any time, if nobody knows when it was executed; never,
+-- if somebody says so; by the easternmost clock, if the time has no zone
+BEGIN;
+SELECT settlement.enqueue_pending('trades', dry_run => false, max => 1);
+SELECT settlement.enqueue_pending('trades', dry_run => false, max => 1, never_sent => true);
+SELECT first_sent_at, count(*) FROM settlement.deferred GROUP BY 1 ORDER BY 1;
+SELECT details FROM settlement.audit_log WHERE act = 'enqueue_pending' ORDER BY id DESC LIMIT 2;
+DELETE FROM settlement.deferred;
+SELECT settlement.detach('trades');
+ALTER TABLE trades ADD traded_at timestamp DEFAULT '2024-01-02 15:00';
+SELECT count(*) FROM settlement.attach('trades', '{"executed_at": "traded_at"}');
+SELECT settlement.enqueue_pending('trades', dry_run => false, max => 1);
+SELECT first_sent_at AT TIME ZONE 'UTC' AS first_sent_at FROM settlement.deferred;
+ROLLBACK;
 
 -- partitions, and ids that are not text
 CREATE TABLE parts (trade_id uuid, day date, symbol text DEFAULT 'BTC/USDT', buyer_id text DEFAULT 'alice', seller_id text DEFAULT 'bob',

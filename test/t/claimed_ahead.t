@@ -46,6 +46,23 @@ scenario a_place_for_each_reply => sub {
 	$s->becomes('SELECT count(*) FROM settlement.claims', 0, 'no claim is left');
 };
 
+# Retries join the queue although it is never empty and no place is ever free.
+scenario a_retry_beside_a_backlog => sub {
+	$s->set(retry_initial_backoff => '1s', retry_jitter => '0');
+	$s->faults({ match => { trade_id => 'second-time', times => 1 }, action => 'status', status => 500 },
+		{ match => { trade_id_prefix => 'backlog' }, action => 'pass', delay_ms => 20 });
+	$s->trade('second-time');
+	$s->becomes('SELECT count(*) FROM settlement.deferred', 1, 'one is to be tried again');
+	$s->trades('backlog', 2000);
+	$s->becomes('SELECT count(*) FROM settlement.deferred', 0, 'it goes back to the queue');
+	cmp_ok($s->sql('SELECT count(*) FROM settlement.queue'), '>', 100, '... while others wait in there');
+	$s->faults;
+	$s->settled_is('backlog', 2000);
+	$s->status_is('second-time', 'SETTLED');
+	$s->reset('retry_jitter');
+	$s->set(retry_initial_backoff => '20ms');
+};
+
 scenario a_pause_reaches_them => sub {
 	my $before = $s->requests;
 	four_and_four('paused');

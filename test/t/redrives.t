@@ -162,6 +162,13 @@ SQL
 	like($s->sql("SELECT why FROM settlement.redrives WHERE id = $id"), qr/apply_timeout/, 'which says why');
 	$s->trade('thin');
 	$s->settled_is('thin', 1, 'the workers go on');
+
+	# a policy, or another one, in the same step would have no time limit any more
+	$s->sql("SELECT settlement.redrive_policy_set('p' || i, 'try', class => 'user_not_found', user_id => 'user-thick', after => '0') FROM generate_series(1, 2) i");
+	$s->becomes("SELECT count(*) FROM settlement.policies WHERE note ~ 'apply_timeout'", 2, 'each policy is put off');
+	$s->trade('thinner');
+	$s->settled_is('thinner', 1, 'the workers go on');
+	$s->sql("SELECT settlement.redrive_policy_drop('p' || i, 'over') FROM generate_series(1, 2) i");
 	$s->sql('DROP TRIGGER dawdle ON trades');
 	$s->reset('apply_timeout');
 	$id = redrive('thick', 'canary => 2');

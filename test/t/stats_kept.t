@@ -55,6 +55,18 @@ sub restart_with
 	$s->wait_for_workers(2);
 }
 
+# However many: they are deleted in small portions, one after the other.
+scenario old_attempts_are_forgotten => sub {
+	$s->sql(<<'SQL');
+INSERT INTO settlement.attempts (at, attached_id, trade_id, generation, attempt, verb, outcome, phase, duration, slot)
+SELECT now() - i * interval '1 day' + interval '1 hour', 1, 'of-old', 0, 1, 'settle', 'retry', 'reply', '1 ms', 0
+FROM generate_series(1, 40) i, generate_series(1, 2500)
+SQL
+	$s->node->restart;	# they are looked for at the start
+	$s->becomes('SELECT count(*) FROM settlement.attempts', 75000, 'what is older than settlement.attempt_retention goes', 40);
+	$s->sql('TRUNCATE settlement.attempts');
+};
+
 scenario kept => sub {
 	$s->sql("SELECT settlement.breaker_open('test')");
 	$s->sql('SELECT settlement.breaker_close()');

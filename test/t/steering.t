@@ -58,14 +58,45 @@ scenario a_resume_that_is_rolled_back => sub {
 	my $operator = $s->session;
 	$operator->query_safe('BEGIN');
 	$operator->query_safe("SELECT settlement.resume('ETH/USDT')");
+	$s->trades('undecided', 5, symbol => 'ETH/USDT');
 	$s->trades('meanwhile', 50, symbol => 'BTC/USDT');
 	$s->settled_is('meanwhile', 50);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 5, 'until it commits the pause holds');
 	$operator->query_safe('ROLLBACK');
 	$operator->quit;
 	$s->trades('not-yet', 20, symbol => 'ETH/USDT');
-	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 20, 'they are put aside');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 25, 'they are put aside');
 	$s->sql("SELECT settlement.resume('ETH/USDT')");
 	$s->settled_is('not-yet', 20);
+	$s->settled_is('undecided', 5);
+};
+
+# Retries that fall due in the meantime are no exception.
+scenario a_retry_while_resume_is_undecided => sub {
+	$s->set(retry_initial_backoff => '3s', retry_jitter => '0');
+	$s->faults({ match => { trade_id => 'again', times => 1 }, action => 'status', status => 429 });
+	$s->trade('again', symbol => 'ETH/USDT');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'again'", 1, 'one is to be tried again');
+	$s->sql("SELECT settlement.pause('wrong prices', 'ETH/USDT')");
+	my $operator = $s->session;
+	$operator->query_safe('BEGIN');
+	$operator->query_safe("SELECT settlement.resume('ETH/USDT')");
+	$s->becomes("SELECT reason FROM settlement.deferred WHERE trade_id = 'again'", 'paused', 'it is put aside when it falls due');
+	$operator->query_safe('COMMIT');
+	$operator->quit;
+	$s->status_is('again', 'SETTLED');
+	$s->faults;
+	$s->reset('retry_initial_backoff', 'retry_jitter');
+};
+
+# Who deletes a pause by hand tells nobody.
+scenario a_pause_deleted_by_hand => sub {
+	$s->sql("SELECT settlement.pause('to be deleted', 'ETH/USDT')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	$s->sql('DELETE FROM settlement.pauses');
+	$s->sql('SELECT pg_sleep(1.1)');
+	$s->trades('unannounced', 5, symbol => 'ETH/USDT');
+	$s->settled_is('unannounced', 5);
 };
 
 scenario nothing_spins => sub {

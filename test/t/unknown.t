@@ -141,6 +141,25 @@ scenario again_after_a_restore => sub {
 	is($s->effects_of("restored-$_"), 1, 'one effect') for 1 .. 3;
 };
 
+# Later than the wallet remembers: what it does not know may have been paid.
+scenario long_after_a_restore => sub {
+	$s->trade('old');
+	$s->status_is('old', 'SETTLED');
+	$s->sql("UPDATE trades SET settlement_status = 'PENDING', settlement_id = NULL, executed_at = '2024-01-01' WHERE trade_id = 'old'");
+	$s->wallet->post('/admin/forget-keys', {});
+	my ($requests, $lookups) = ($s->requests, $s->lookups);
+	is($s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)"), 1, 'it is taken up');
+	waits_for_the_books($s, 'old', 'unknown_key');
+	cmp_ok($s->lookups, '>', $lookups, 'the wallet was asked');
+	is($s->requests, $requests, 'it is not sent again');
+	resolve_from_the_books($s, 'old');
+
+	$s->sql("SET session_replication_role = replica; SELECT public.put('old-but-unsent')");
+	$s->sql("UPDATE trades SET executed_at = '2024-01-01' WHERE trade_id = 'old-but-unsent'");
+	is($s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false, never_sent => true)"), 1, 'somebody knows better');
+	$s->status_is('old-but-unsent', 'SETTLED');
+};
+
 # The same trade enqueued by its trigger once more: the same key.
 scenario inserted_once_more => sub {
 	$s->trade('twice');
@@ -202,6 +221,21 @@ scenario a_wallet_without_look_up => sub {
 	is($s->lookups, $lookups, 'never looked up');
 	$s->sql("SELECT settlement.resolve('nobody-knows', 'FAILED', 'ticket 3', 'not in the books')");
 	$s->status_is('nobody-knows', 'FAILED');
+
+	# adopt() has all that waits looked up: it waits, and what comes goes on
+	$s->faults;
+	$s->sql("SELECT settlement.pause('to adopt')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
+	$s->trades('of-before', 20);
+	$s->sql("SELECT settlement.adopt('no other is left')");
+	$s->sql('SELECT settlement.resume()');
+	$s->trades('of-after', 5);
+	$s->settled_is('of-after', 5);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'needs_lookup' AND retry_at = 'infinity'", 20, 'what adopt() found waits for a person');
+	is($s->lookups, $lookups, 'the wallet is asked of none');
+	$s->set(wallet_lookup => 'on', idempotency_window => '1d');
+	$s->sql("SELECT settlement.lookup(trade_id) FROM settlement.deferred");
+	$s->settled_is('of-before', 20);
 	$s->reset('wallet_lookup', 'idempotency_window', 'retry_initial_backoff', 'retry_max_backoff');
 };
 
