@@ -236,6 +236,8 @@ scenario a_wallet_without_look_up => sub {
 	$s->set(wallet_lookup => 'on', idempotency_window => '1d');
 	$s->sql("SELECT settlement.lookup(trade_id) FROM settlement.deferred");
 	$s->settled_is('of-before', 20);
+	is($s->sql("SELECT count(*) FROM settlement.identity i, trades t WHERE t.trade_id ~ '^of-(before|after)' AND (t.executed_at < i.original_until) <> (t.trade_id ~ 'before')"),
+		0, 'what may have been sent from elsewhere is told from what was not');
 	$s->reset('wallet_lookup', 'idempotency_window', 'retry_initial_backoff', 'retry_max_backoff');
 };
 
