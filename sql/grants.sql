@@ -2,7 +2,8 @@
 --
 -- PUBLIC gets nothing; not even the internal functions.  pg_monitor may look at
 -- the views, which hold numbers, states and the ids of trades in flight, but no users
--- and no amounts of a trade.  What shows these, or acts on trades, is granted by the administrator, best through settlement.grant_operator.
+-- and no amounts of a trade.  What shows these, or acts on trades, is granted by the
+-- administrator, best through settlement.grant_operator.
 -- To decide on what may have been paid, without asking the wallet, is a right of
 -- its own: EXECUTE on settlement._issue_permit().  Functions that are in neither
 -- list are for the administrator, or are called by others only.

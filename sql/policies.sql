@@ -167,8 +167,8 @@ COMMENT ON FUNCTION settlement._policy_work(settlement.policies) IS 'Internal: o
 
 -- Some of the policies, in any order: each has its turn soon.  One that fails
 -- waits and says so.  A query cancel is the worker's own timer, which rings once: the
--- others are for the next step.  Returns the ms
--- until the next look, NULL when there is no policy.
+-- others are for the next step.  Returns the ms until the next look, NULL when there
+-- is no policy.
 CREATE FUNCTION settlement._policies_work() RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
