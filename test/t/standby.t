@@ -150,6 +150,8 @@ scenario the_wallet_wants_a_rest_meanwhile => sub {
 	$primary->wait_for_catchup($standby, 'flush');
 	is($s->requests, $requests + 1, 'the standby alone sets nothing free');
 	$s->faults;
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE trade_id = 'tiring'", 1, 'who tired it waits, too');
+	$s->sql("UPDATE settlement.deferred SET retry_at = now() WHERE trade_id = 'tiring'");
 	$primary->restart;		# which forgets the hold
 	$s->settled_is('rested', 3);
 	$s->status_is('tiring', 'SETTLED');
