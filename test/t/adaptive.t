@@ -15,6 +15,8 @@ settlement.adaptive_concurrency = on
 settlement.retry_initial_backoff = '20ms'
 settlement.retry_max_backoff = '100ms'
 settlement.breaker_failures = 1000
+# a wallet that is at its limit may refuse the same trade several times
+settlement.max_attempts = 20
 CONF
 
 sub reset_stats { $s->wallet->ok_json(POST => '/admin/reset-stats', {}) }
