@@ -57,7 +57,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            || string_agg(format('%L, t.%I::text', e.key, e.value), ', ' ORDER BY e.key)
            || format(', ''quote_amount'', t.%I::text::numeric * t.%I::text::numeric) FROM %s t WHERE t.%I = $1::%s LIMIT 1',
                      a.columns ->> 'price', a.columns ->> 'quantity', a.relid, a.columns ->> 'trade_id',
-                     (SELECT settlement._base_type(c.atttypid) FROM pg_attribute c
+                     (SELECT format_type(settlement._base_type(c.atttypid), -1) FROM pg_attribute c
                       WHERE c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id' AND NOT c.attisdropped))
     FROM settlement.attached a, jsonb_each_text(a.columns) e
     WHERE a.attached_id = _content_query.attached_id

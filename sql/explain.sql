@@ -162,13 +162,15 @@ CREATE FUNCTION settlement._explain_dead(d settlement.dlq) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     forgotten boolean := d.first_sent_at IS NOT NULL AND settlement._may_be_forgotten(d.first_sent_at);
+    give_up text := format(CASE WHEN d.safe_to_discard THEN 'settlement.dlq_purge(trade_id => %L, ...)'
+                                ELSE 'settlement.resolve(%L, ...)' END, d.trade_id);
 BEGIN
     RETURN NEXT format('It is dead (in the DLQ) since %s after %s: %s.', settlement._moment(d.died_at),
         CASE d.attempts WHEN 1 THEN '1 request' ELSE d.attempts || ' requests' END,
         settlement._describe_failure(d.class, d.code, d.http_status, d.message));
     RETURN NEXT CASE WHEN d.status = 'UNKNOWN' THEN 'The wallet may have moved its money.'
                      WHEN d.safe_to_discard THEN 'The wallet certainly did not move its money.'
-                     ELSE 'The wallet had not moved its money when this database was adopted; it may have since, for where it came from.' END;
+                     ELSE 'The wallet has not moved its money for this entry, but it may have done so for where this database, or its row, was restored or adopted from.' END;
     RETURN NEXT CASE
         WHEN d.class = 'key_conflict'
         THEN format('The wallet has this key with other content: compare its books with the trade row, then settlement.resolve(%L, ...).', d.trade_id)
@@ -177,10 +179,10 @@ BEGIN
         WHEN d.status = 'UNKNOWN'
         THEN format('settlement.lookup(%1$L) asks the wallet; settlement.redrive(%1$L, ...) sends it again under the same key, which the wallet executes at most once; settlement.resolve(%1$L, ...) records what its books say.', d.trade_id)
         WHEN d.class = 'invalid_trade'
-        THEN format('Correct the trade row and settlement.redrive(%1$L, ...), which reads it anew; or settlement.dlq_purge(trade_id => %1$L, ...).', d.trade_id)
+        THEN format('Correct the trade row and settlement.redrive(%1$L, ...), which reads it anew; or %2$s.', d.trade_id, give_up)
         WHEN d.final_rejection
-        THEN format('When the cause is mended, settlement.redrive(%1$L, ...) tries it under a new key; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
-        ELSE format('settlement.redrive(%1$L, ...) tries it again; settlement.dlq_purge(trade_id => %1$L, ...) gives it up.', d.trade_id)
+        THEN format('When the cause is mended, settlement.redrive(%1$L, ...) tries it under a new key; %2$s gives it up.', d.trade_id, give_up)
+        ELSE format('settlement.redrive(%1$L, ...) tries it again; %2$s gives it up.', d.trade_id, give_up)
         END;
     RETURN QUERY SELECT * FROM settlement._explain_redrives(d);
 END $$;

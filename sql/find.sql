@@ -84,7 +84,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 DECLARE
     one CONSTANT integer := CASE WHEN relation IS NOT NULL THEN settlement._attached_id(relation) END;
     a record;
-    key_type regtype;
+    key_type text;
 BEGIN
     FOR a IN SELECT t.* FROM settlement.attached t
              WHERE one IS NULL OR t.attached_id = one ORDER BY t.attached_id
@@ -95,7 +95,7 @@ BEGIN
         writer_query := NULL;
         pending_query := NULL;
         still_pending_query := NULL;
-        SELECT settlement._base_type(c.atttypid) INTO key_type FROM pg_attribute c
+        SELECT format_type(settlement._base_type(c.atttypid), -1) INTO key_type FROM pg_attribute c
         WHERE c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id' AND NOT c.attisdropped;
         IF FOUND THEN
             row_query := format(

@@ -111,7 +111,7 @@ BEGIN
 
     -- Built-in types and their own comparison only: this runs as our owner.
     SELECT format('SELECT tableoid::regclass, ctid FROM %s WHERE %I = $1::%s AND %I::text = ''PENDING'' LIMIT 1',
-                  a.relid, c.attname, settlement._base_type(c.atttypid), a.columns ->> 'status')
+                  a.relid, c.attname, format_type(settlement._base_type(c.atttypid), -1), a.columns ->> 'status')
     INTO query
     FROM settlement.attached a
          JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'
@@ -207,12 +207,10 @@ BEGIN
     DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
 
     IF trade.final_rejection THEN
-        -- Since adopt() the new key too, each of them, may have been sent from where this came.
+        -- With lookup_first the new key too may have been sent, from where this came.
         trade.generation := trade.generation + 1;
-        trade.lookup_first := trade.lookup_first
-            OR trade.enqueued_at < (SELECT i.original_until FROM settlement.identity i);
         trade.maybe_executed := trade.lookup_first;
-        trade.first_sent_at := CASE WHEN trade.lookup_first THEN least(trade.first_sent_at, trade.enqueued_at) END;
+        trade.first_sent_at := CASE WHEN trade.lookup_first THEN trade.first_sent_at END;
         trade.fingerprint := NULL;
         trade.format := 0;
     END IF;

@@ -81,7 +81,7 @@ BEGIN
     ORDER BY u.status IN ('SETTLED', 'REVERSED') DESC LIMIT 1;
     IF NOT FOUND THEN
         SELECT format('SELECT true, %I::text FROM %s WHERE %I = $1::%s LIMIT 1',
-                      a.columns ->> 'status', a.relid, c.attname, settlement._base_type(c.atttypid))
+                      a.columns ->> 'status', a.relid, c.attname, format_type(settlement._base_type(c.atttypid), -1))
         INTO query
         FROM settlement.attached a
              JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'

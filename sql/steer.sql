@@ -7,6 +7,18 @@
 -- (breaker, rescan, restart_worker) takes effect at once, whether or not the
 -- transaction commits.
 
+-- Whoever writes it.
+CREATE FUNCTION settlement._pauses_changed() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM settlement._announce_pauses();
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION settlement._pauses_changed() IS 'Internal: trigger of settlement.pauses that lets workers read it again.';
+CREATE TRIGGER pauses_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON settlement.pauses
+    FOR EACH STATEMENT EXECUTE FUNCTION settlement._pauses_changed();
+ALTER TABLE settlement.pauses ENABLE ALWAYS TRIGGER pauses_changed;
+
 CREATE FUNCTION settlement.pause(reason text, symbol text DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -24,7 +36,6 @@ BEGIN
     VALUES (what, pause.reason, pause.until)
     ON CONFLICT ON CONSTRAINT pauses_pkey DO UPDATE
     SET reason = excluded.reason, until = excluded.until, by = excluded.by, at = excluded.at;
-    PERFORM settlement._announce_pauses();
     PERFORM settlement._audit('pause', NULL, NULL,
                               jsonb_build_object('symbol', what, 'until', pause.until), NULL, reason);
     SELECT count(*) INTO n
@@ -64,7 +75,6 @@ BEGIN
     END IF;
     -- The workers move them, however many, as no pause of their symbol is in force.
     SELECT count(*) INTO n FROM settlement.deferred d WHERE d.reason = 'paused' AND d.symbol = what;
-    PERFORM settlement._announce_pauses();
     PERFORM settlement._announce_work();
     PERFORM settlement._audit('resume', NULL, NULL, jsonb_build_object('symbol', what), n, reason);
     SELECT string_agg(CASE p.symbol WHEN '*' THEN 'everything' ELSE p.symbol END, ', ' ORDER BY p.symbol)

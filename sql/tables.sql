@@ -434,7 +434,7 @@ COMMENT ON COLUMN settlement.identity.directory IS 'A hash of the path and the i
 COMMENT ON COLUMN settlement.identity.timeline IS 'A promotion, and a recovery to a point in time, begin a new one.';
 COMMENT ON COLUMN settlement.identity.epoch IS 'Goes with each request; a wallet refuses a lower one than it has seen.  1 at first; from the first promotion or adoption on the last six digits are drawn at random, so that two copies do not have the same one.';
 COMMENT ON COLUMN settlement.identity.lineage IS 'This database and all copies of it, which have it in common: goes with each request, and epochs count within it, so that the wallet may serve other databases too.';
-COMMENT ON COLUMN settlement.identity.original_until IS 'When adopt() was called last: a trade that was enqueued before may have been sent from where this database came from, too, under any of its keys.';
+COMMENT ON COLUMN settlement.identity.original_until IS 'When adopt() was called last: a key that may have been sent before may have been rejected and followed by others where this database came from.';
 COMMENT ON COLUMN settlement.identity.written_by IS 'The row''s xmin when it was written; a row restored from a dump or replicated has another.';
 
 CREATE TABLE settlement.discrepancies (

@@ -194,7 +194,10 @@ write_queue(const SettlementCatalog *catalog, const Trade *trade)
 	row_insert_queue(catalog, &row);
 }
 
-/* A trade that may have been sent before, since then if known: ask the wallet first. */
+/*
+ * A trade that may have been sent before, since then; null: that was not so, as
+ * somebody says.  The wallet is asked first, in that case if it can be.
+ */
 static void
 write_deferred(const SettlementCatalog *catalog, const Trade *trade, const NullableDatum *first_sent)
 {
@@ -207,7 +210,7 @@ write_deferred(const SettlementCatalog *catalog, const Trade *trade, const Nulla
 			TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
 	row_set_text(&row, Anum_deferred_reason, "needs_lookup");
 	row_set(&row, Anum_deferred_chargeable, BoolGetDatum(false));
-	set_facts(&row, Deferred_facts_offset, trade, true);
+	set_facts(&row, Deferred_facts_offset, trade, !first_sent->isnull || settlement_wallet_lookup);
 	if (!first_sent->isnull)
 		row_set(&row, Anum_queue_first_sent_at + Deferred_facts_offset, first_sent->value);
 	row_insert(catalog->deferred, &row);
@@ -245,7 +248,7 @@ write_unapplied(const SettlementCatalog *catalog, const Trade *trade, const char
 
 /* What the trigger of dlq adds for other writers; no trigger fires here. */
 static void
-write_tally(const SettlementCatalog *catalog, const RowBuffer *dead)
+write_tally(const SettlementCatalog *catalog, const RowBuffer *dead, bool discardable)
 {
 	const int	symbol = Anum_queue_symbol + Dlq_facts_offset;
 	const int	quote = Anum_queue_quote_amount + Dlq_facts_offset;
@@ -257,7 +260,7 @@ write_tally(const SettlementCatalog *catalog, const RowBuffer *dead)
 	if (!dead->isnull[symbol - 1])
 		row_set(&row, Anum_tally_symbol, dead->value[symbol - 1]);
 	row_set(&row, Anum_tally_trades, Int64GetDatum(1));
-	row_set(&row, Anum_tally_discardable, Int64GetDatum(1));
+	row_set(&row, Anum_tally_discardable, Int64GetDatum(discardable));
 	row_set(&row, Anum_tally_quote_value, dead->isnull[quote - 1] ?
 			DirectFunctionCall1(int4_numeric, Int32GetDatum(0)) : dead->value[quote - 1]);
 	row_set(&row, Anum_tally_first_seen, dead->value[Anum_dlq_died_at - 1]);
@@ -265,10 +268,12 @@ write_tally(const SettlementCatalog *catalog, const RowBuffer *dead)
 	row_insert(catalog->dlq_tally, &row);
 }
 
+/* first_sent: what was corrected may have been sent since then; or NULL. */
 static void
 write_dead(const SettlementCatalog *catalog, const Trade *trade,
-		   const char *class, const char *message)
+		   const char *class, const char *message, const NullableDatum *first_sent)
 {
+	bool		ask = first_sent != NULL && !first_sent->isnull && trade->present[COLUMN_TRADE_ID];
 	RowBuffer	row;
 
 	row_init(&row);
@@ -281,8 +286,13 @@ write_dead(const SettlementCatalog *catalog, const Trade *trade,
 			TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
 	row_set(&row, Anum_dlq_final_rejection, BoolGetDatum(false));
 	set_facts(&row, Dlq_facts_offset, trade, false);
+	if (ask)
+	{
+		row_set(&row, Anum_queue_lookup_first + Dlq_facts_offset, BoolGetDatum(true));
+		row_set(&row, Anum_queue_first_sent_at + Dlq_facts_offset, first_sent->value);
+	}
 	row_insert(catalog->dlq, &row);
-	write_tally(catalog, &row);
+	write_tally(catalog, &row, !ask);
 	write_unapplied(catalog, trade, message);
 }
 
@@ -299,7 +309,7 @@ write_queue_full(const SettlementCatalog *catalog, const Trade *trade)
 	char	   *message = psprintf("the queue holds %d trades (settlement.max_queue_depth)",
 								   settlement_max_queue_depth);
 
-	write_dead(catalog, trade, "queue_full", message);
+	write_dead(catalog, trade, "queue_full", message, NULL);
 	pfree(message);
 }
 
@@ -353,7 +363,7 @@ enqueue_new(TriggerData *data)
 		return;
 	catalog = settlement_catalog(false);
 	if (trade.problem != NULL)
-		write_dead(catalog, &trade, "invalid_trade", trade.problem);
+		write_dead(catalog, &trade, "invalid_trade", trade.problem, NULL);
 	else if (queue_is_full(catalog))
 		write_queue_full(catalog, &trade);
 	else
@@ -395,8 +405,12 @@ settlement_enqueue_row(PG_FUNCTION_ARGS)
 	Relation	rel;
 	TupleTableSlot *slot;
 	const Attachment *a;
+	NullableDatum first_sent = fcinfo->args[2];
 	bool		found;
 
+	/* zero stands for "not sent" in a worker */
+	if (!first_sent.isnull && DatumGetTimestampTz(first_sent.value) == 0)
+		first_sent.value = TimestampTzGetDatum(1);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	rel = table_open(PG_GETARG_OID(0), AccessShareLock);
@@ -411,9 +425,9 @@ settlement_enqueue_row(PG_FUNCTION_ARGS)
 
 		trade_read(a, slot, &trade);
 		if (trade.problem != NULL)
-			write_dead(catalog, &trade, "invalid_trade", trade.problem);
+			write_dead(catalog, &trade, "invalid_trade", trade.problem, &first_sent);
 		else
-			write_deferred(catalog, &trade, &fcinfo->args[2]);
+			write_deferred(catalog, &trade, &first_sent);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);

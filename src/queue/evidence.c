@@ -18,9 +18,18 @@
 #include "queue/remove.h"
 #include "queue/statement.h"
 
-#define MOVED_FACTS \
+/*
+ * A finally rejected key that may have been sent by another copy of this database,
+ * or before a restore: the keys after it may have been, too.
+ */
+#define ASK_FOR_THE_NEXT_KEY \
+	"r_lookup OR (final_rejection AND COALESCE(r_first_sent <= GREATEST(enqueued_at, " \
+	"(SELECT original_until FROM settlement.identity)), false))"
+
+/* With what stands for lookup_first. */
+#define MOVED_FACTS(lookup) \
 	"enqueued_at, attached_id, leaf, r_attempts, generation, charged, crashes, " \
-	"r_format, r_maybe, r_lookup, trade_tid, trade_id, row_key, symbol, " \
+	"r_format, r_maybe, " lookup ", trade_tid, trade_id, row_key, symbol, " \
 	"buyer_id, seller_id, buyer_order_id, seller_order_id, price, quantity, " \
 	"quote_amount, buyer_fee, seller_fee, trace_id, r_first_sent, pending_ms, " \
 	"r_fingerprint"
@@ -32,7 +41,7 @@ static Statement move_to_dlq = {
 	"status, class, code, http_status, message, final_rejection)), "
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.*), "
 	"i AS (INSERT INTO settlement.dlq (status, class, code, http_status, message, final_rejection, "
-	FACT_COLUMNS ") SELECT status, class, code, NULLIF(http_status, 0), message, final_rejection, " MOVED_FACTS " FROM m) "
+	FACT_COLUMNS ") SELECT status, class, code, NULLIF(http_status, 0), message, final_rejection, " MOVED_FACTS(ASK_FOR_THE_NEXT_KEY) " FROM m) "
 	"SELECT id FROM m",
 	13, {INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, BOOLARRAYOID, BOOLARRAYOID,
 		TIMESTAMPTZARRAYOID, BYTEAARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
@@ -48,7 +57,7 @@ static Statement move_to_deferred = {
 	"m AS (DELETE FROM settlement.queue q USING r WHERE q.id = r.r_id RETURNING q.*, r.*), "
 	"i AS (INSERT INTO settlement.deferred (retry_at, reason, chargeable, last_sent_at, last_class, last_code, "
 	"last_status, last_message, " FACT_COLUMNS ") SELECT retry_at, reason, chargeable, sent_at, class, code, "
-	"NULLIF(http_status, 0), message, " MOVED_FACTS " FROM m) "
+	"NULLIF(http_status, 0), message, " MOVED_FACTS("r_lookup") " FROM m) "
 	"SELECT id FROM m",
 	15, {INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, BOOLARRAYOID, BOOLARRAYOID,
 		TIMESTAMPTZARRAYOID, BYTEAARRAYOID, TEXTARRAYOID, TEXTARRAYOID,

@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -23,10 +22,6 @@ static MemoryContext context = NULL;
 static Pause *pauses = NULL;
 static int	n_pauses = 0;
 static uint64 version = 0;
-static TimestampTz read_at = 0;
-
-/* What is deleted by hand, not by resume(), is announced by nobody. */
-#define LASTS_MS	1000
 
 static Statement select_pauses = {
 	"SELECT symbol, COALESCE(until, 'infinity') FROM settlement.pauses", 0
@@ -63,15 +58,12 @@ void
 pauses_refresh(DbState *db)
 {
 	uint64		current = pg_atomic_read_u64(&db->pauses_version);
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
 
-	if (version == current &&
-		(n_pauses == 0 || (now >= read_at && !TimestampDifferenceExceeds(read_at, now, LASTS_MS))))
+	if (version == current)
 		return;
 	version = 0;				/* an error on the way leaves fewer than there are */
 	read_pauses();
 	version = current;
-	read_at = now;
 }
 
 uint64

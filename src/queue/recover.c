@@ -135,18 +135,21 @@ recover_other_boots(DbState *db, int *n_trades)
 	return take_over(db, &take_other_boots, 0, n_trades);
 }
 
-void
+int
 recover_crashed(DbState *db)
 {
 	Datum		ids;
 	int			n;
+	int			moved;
 
 	SPI_connect();
 	ids = crashed_ids(db, CRASHED_TRADE, &n);
 	statement_run(&take_crashed, &ids);
+	moved = (int) SPI_processed;
 	ids = crashed_ids(db, CRASHED_OUTCOME, &n);
 	statement_run(&delay_unapplied, &ids);
 	SPI_finish();
+	return moved;
 }
 
 /* What was handled is dealt with: a redrive, or all else. */

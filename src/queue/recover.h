@@ -23,7 +23,7 @@ extern int	recover_other_boots(DbState *db, int *n_trades);
  * outcomes that did.  In a transaction; recover_crashed_done after its commit, so
  * that none is counted twice.
  */
-extern void recover_crashed(DbState *db);
+extern int	recover_crashed(DbState *db);
 extern void recover_crashed_done(DbState *db);
 
 /*

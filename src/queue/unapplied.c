@@ -25,6 +25,7 @@
 #include "policy/retry.h"
 #include "queue/announce.h"
 #include "queue/discrepancy.h"
+#include "queue/durability.h"
 #include "queue/key.h"
 #include "queue/statement.h"
 #include "queue/tradelog.h"
@@ -219,6 +220,7 @@ begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	durability_set();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }

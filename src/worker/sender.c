@@ -464,6 +464,8 @@ submit_after_lookup(Worker *w)
 	w->submitting = true;
 	w->n_answered--;
 	flight->verb = WALLET_SETTLE;
+	/* nobody had used this key by now: what it may forget begins here */
+	flight->first_sent_at = Max(flight->first_sent_at, flight->claimed_at);
 	submit(w, flight);
 	w->submitting = false;
 }

@@ -15,6 +15,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "queue/durability.h"
 #include "shared/settings.h"
 #include "worker/worker.h"
 
@@ -27,6 +28,7 @@ override(const char *name, const char *value, GucContext context)
 void
 session_start(void)
 {
+	override("role", "none", PGC_USERSET);
 	override("default_transaction_isolation", "read committed", PGC_USERSET);
 	override("default_transaction_read_only", "off", PGC_USERSET);
 	override("default_transaction_deferrable", "off", PGC_USERSET);
@@ -49,30 +51,13 @@ session_start(void)
 	override("max_parallel_workers_per_gather", "0", PGC_USERSET);
 }
 
-/*
- * Of this transaction: never below on, remote_apply stays.  Where requests wait
- * for a standby (held.c) no commit does, so that the loop goes on and outcomes
- * are recorded also while it is away.
- */
-static void
-set_durability(void)
-{
-	const char *level = settlement_send_after == SEND_AFTER_STANDBY ? "local" : "on";
-
-	if (settlement_send_after == SEND_AFTER_LOCAL &&
-		synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		return;
-	(void) set_config_option("synchronous_commit", level, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-}
-
 void
 session_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 
-	set_durability();
+	durability_set();
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH ||
 		XactIsoLevel != XACT_READ_COMMITTED || XactReadOnly)
 		elog(ERROR, "a settlement worker runs with settings that are not safe");

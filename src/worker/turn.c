@@ -153,6 +153,7 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 {
 	int			want;
 	uint64		announced;
+	uint64		version = pauses_version();
 
 	w->ahead = w->ahead > 0 ? held_ahead(w) : 0;
 	/* what this turn records leaves its place to another one */
@@ -169,6 +170,8 @@ claim_part(Worker *w, Turn *turn, TimestampTz now)
 	turn->claimed = true;
 	claim_trades(w->db, w->slot_index, w->pool, w->client, turn->allowed, &turn->claim);
 	w->more = turn->claim.more;
+	/* paused since withdraw_part looked */
+	w->held_doubtful |= w->n_held > 0 && pauses_version() != version;
 	if (turn->claim.busy)
 		w->retry_claim_at = TimestampTzPlusMilliseconds(now, BUSY_MS);
 	else

@@ -31,7 +31,8 @@
 #define GOOD_STATE_CHECK_MS	5000
 #define FOLD_MS				1000
 #define RETENTION_MS		60000
-#define RETENTION_AGAIN_MS	50	/* while there are more */
+#define RETENTION_AGAIN_MS	50	/* while there are more, at least */
+#define RETENTION_SHARE		20	/* of the time, one part */
 #define RETENTION_BATCH		2000
 #define UNAPPLIED_BATCH		100
 #define UNAPPLIED_MS		100
@@ -158,6 +159,7 @@ recover_boots(Worker *w)
 {
 	int			n_claims = RECOVER_BATCH;
 	int			total = 0;
+	int			crashed;
 
 	if (pg_atomic_read_u32(&w->db->recovered) != 0 ||
 		pg_atomic_read_u32(&w->db->send_state) != SEND_OK)
@@ -170,11 +172,13 @@ recover_boots(Worker *w)
 		n_claims = recover_other_boots(w->db, &n);
 		session_commit();
 		total += n;
+		pg_atomic_fetch_sub_u64(&w->db->depth_change, n);
 		CHECK_FOR_INTERRUPTS();
 	}
 	session_begin();
-	recover_crashed(w->db);
+	crashed = recover_crashed(w->db);
 	session_commit();
+	pg_atomic_fetch_sub_u64(&w->db->depth_change, crashed);
 	recover_crashed_done(w->db);
 	pg_atomic_write_u32(&w->db->recovered, 1);
 	pg_atomic_write_u64(&w->db->next_due, 0);
@@ -294,6 +298,8 @@ static void
 retain_attempts(Worker *w, TimestampTz now)
 {
 	uint64		due = pg_atomic_read_u64(&w->db->next_retention);
+	TimestampTz end;
+	int64		ms;
 	int			n;
 
 	if (now < upkeep_retention_at(w) ||
@@ -304,9 +310,13 @@ retain_attempts(Worker *w, TimestampTz now)
 	n = forget_attempts(now - (int64) settlement_attempt_retention * 60 * USECS_PER_SEC,
 						RETENTION_BATCH);
 	session_commit();
-	if (n == RETENTION_BATCH)
-		pg_atomic_write_u64(&w->db->next_retention,
-							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETENTION_AGAIN_MS));
+	if (n < RETENTION_BATCH)
+		return;
+	/* beside an old snapshot each goes over what the ones before have deleted */
+	end = GetCurrentTimestamp();
+	ms = Max((end - now) / 1000 * RETENTION_SHARE, RETENTION_AGAIN_MS);
+	pg_atomic_write_u64(&w->db->next_retention,
+						TimestampTzPlusMilliseconds(end, Min(ms, RETENTION_MS)));
 }
 
 TimestampTz

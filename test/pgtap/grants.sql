@@ -44,7 +44,7 @@ INSERT INTO decided VALUES
         _explain_row,_find_columns,_force_breaker,_grant,_hold_workers,_identity_hint,
         _identity_problem,_is_preloaded,_key_columns,_lock_dead,_log_act,
         _look_up_first,_may_be_forgotten,_next_epoch,_notify_launcher,
-        _notify_workers,_obstacles,_partition_owners,_pending_query,_places,
+        _notify_workers,_obstacles,_partition_owners,_pauses_changed,_pending_query,_places,
         _raise_not_permitted,_raise_not_redriven,_raise_not_there,_redeem_permit,_redrive,
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
         _requeue,_require_filter,_require_reason,_revive,_roles,_sent_since,

@@ -75,14 +75,6 @@ UPDATE settlement.dlq SET final_rejection = true WHERE trade_id = 'failed';
 SELECT is(settlement.redrive('failed', 'try'), 'queue', 'redrive of a rejected trade then');
 SELECT results_eq($$ SELECT generation::int, maybe_executed, lookup_first FROM settlement.queue WHERE trade_id = 'failed' $$,
     $$ VALUES (1, true, true) $$, '... asks for its new key first: it may have been used where this database came from');
--- the wallet knew it, and had rejected it: it may know the next one, too
-UPDATE settlement.identity SET original_until = clock_timestamp();
-SELECT lives_ok($$ SELECT pg_temp.put('dlq', 'failed again', 'BTC/USDT', 5, '1 hour') $$, 'one that was enqueued before adopt()');
-UPDATE settlement.dlq SET status = 'FAILED', maybe_executed = false, final_rejection = true, first_sent_at = now() WHERE trade_id = 'failed again';
-UPDATE shop.trades SET settlement_status = 'FAILED' WHERE trade_id = 'failed again';
-SELECT is(settlement.redrive('failed again', 'try'), 'queue', 'it is rejected again, and redriven');
-SELECT results_eq($$ SELECT lookup_first, first_sent_at = enqueued_at FROM settlement.queue WHERE trade_id = 'failed again' $$,
-    $$ VALUES (true, true) $$, '... which asks first again');
 
 -- a clock that was set back
 SELECT lives_ok($$ SELECT pg_temp.put('dlq', 'ahead', 'BTC/USDT', 5, '-5 hours') $$, 'an unknown trade that was first sent in the future');

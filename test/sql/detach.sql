@@ -65,7 +65,8 @@ SELECT settlement.enqueue_pending('trades', dry_run => false);
 SELECT retry_at <= now() AS due, reason, maybe_executed, lookup_first, attempts, trade_id, quote_amount, first_sent_at,
        (SELECT ctid = trade_tid FROM trades t WHERE t.id::text = trade_id) AS here
 FROM settlement.deferred ORDER BY id;
-SELECT trade_id, class, message FROM settlement.dlq;
+SELECT trade_id, class, message, lookup_first, first_sent_at, safe_to_discard FROM settlement.dlq;
+SELECT sum(trades), sum(discardable) FROM settlement.dlq_tally;
 SELECT trade_id, status FROM settlement.unapplied;
 SELECT details, count FROM settlement.audit_log WHERE act = 'enqueue_pending' ORDER BY id DESC LIMIT 3;
 ROLLBACK;

@@ -89,14 +89,31 @@ scenario a_retry_while_resume_is_undecided => sub {
 	$s->reset('retry_initial_backoff', 'retry_jitter');
 };
 
-# Who deletes a pause by hand tells nobody.
+# Whoever writes the table, by whatever statement.
 scenario a_pause_deleted_by_hand => sub {
-	$s->sql("SELECT settlement.pause('to be deleted', 'ETH/USDT')");
-	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
-	$s->sql('DELETE FROM settlement.pauses');
-	$s->sql('SELECT pg_sleep(1.1)');
-	$s->trades('unannounced', 5, symbol => 'ETH/USDT');
-	$s->settled_is('unannounced', 5);
+	for my $statement ('DELETE FROM settlement.pauses', 'TRUNCATE settlement.pauses')
+	{
+		my $name = (split / /, $statement)[0];
+		$s->sql("SELECT settlement.pause('to be deleted', 'ETH/USDT')");
+		$s->trades("aside-$name", 5, symbol => 'ETH/USDT');
+		$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 5, 'they are put aside');
+		$s->sql("SELECT settlement.pause('everything, too')");
+		$s->trades("waits-$name", 5);
+		$s->sql("SET session_replication_role = replica; $statement");
+		$s->settled_is("aside-$name", 5);
+		$s->settled_is("waits-$name", 5);
+	}
+};
+
+# So that all new objects belong to one owner, for one.
+scenario a_role_of_the_database => sub {
+	$s->sql('CREATE ROLE owner_of_all; ALTER DATABASE postgres SET role = owner_of_all');
+	local $ENV{PGOPTIONS} = '-c role=none';
+	$s->node->restart;
+	$s->trades('in-a-role', 5);
+	$s->settled_is('in-a-role', 5);
+	$s->sql('ALTER DATABASE postgres RESET role; DROP ROLE owner_of_all');
+	$s->node->restart;
 };
 
 scenario nothing_spins => sub {

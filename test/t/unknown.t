@@ -141,6 +141,22 @@ scenario again_after_a_restore => sub {
 	is($s->effects_of("restored-$_"), 1, 'one effect') for 1 .. 3;
 };
 
+# What it has rejected may have been tried under another key before the restore.
+my $dead = 'SELECT generation, lookup_first, safe_to_discard FROM settlement.dlq';
+scenario rejected_before_a_restore => sub {
+	$s->trade('bounced', buyer => 'nobody');
+	$s->status_is('bounced', 'FAILED');
+	is($s->sql("$dead WHERE trade_id = 'bounced'"), '0|f|t', 'what only we have sent is certain');
+	$s->sql("DELETE FROM settlement.dlq WHERE trade_id = 'bounced'; UPDATE trades SET settlement_status = 'PENDING' WHERE trade_id = 'bounced'");
+	is($s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false)"), 1, 'it is taken up');
+	$s->becomes("$dead WHERE trade_id = 'bounced'", '0|t|f', 'the wallet has rejected it; what followed is not known');
+	my ($requests, $lookups) = ($s->requests, $s->lookups);
+	is($s->sql("SELECT settlement.redrive('bounced', 'try')"), 'queue', 'redriven');
+	$s->becomes("$dead WHERE trade_id = 'bounced'", '1|f|t', 'the next key was not used: it is sent, and rejected');
+	is(join(' ', $s->requests - $requests, $s->lookups - $lookups), '1 1', '... after the wallet was asked');
+	$s->sql("SELECT settlement.dlq_purge('bounced', dry_run => false, reason => 'tidy')");
+};
+
 # Later than the wallet remembers: what it does not know may have been paid.
 scenario long_after_a_restore => sub {
 	$s->trade('old');
@@ -227,15 +243,22 @@ scenario a_wallet_without_look_up => sub {
 	$s->sql("SELECT settlement.pause('to adopt')");
 	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges');
 	$s->trades('of-before', 20);
+	$s->trade('of-before-poor', buyer => 'nobody');
 	$s->sql("SELECT settlement.adopt('no other is left')");
 	$s->sql('SELECT settlement.resume()');
 	$s->trades('of-after', 5);
 	$s->settled_is('of-after', 5);
-	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'needs_lookup' AND retry_at = 'infinity'", 20, 'what adopt() found waits for a person');
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'needs_lookup' AND retry_at = 'infinity'", 21, 'what adopt() found waits for a person');
 	is($s->lookups, $lookups, 'the wallet is asked of none');
+	$s->sql("SET session_replication_role = replica; SELECT public.put('unsent-before')");
+	is($s->sql("SELECT settlement.enqueue_pending('trades', dry_run => false, never_sent => true)"), 1, 'one was never sent, as somebody says');
+	$s->status_is('unsent-before', 'SETTLED');
+	is($s->lookups, $lookups, '... and cannot be asked for');
 	$s->set(wallet_lookup => 'on', idempotency_window => '1d');
 	$s->sql("SELECT settlement.lookup(trade_id) FROM settlement.deferred");
 	$s->settled_is('of-before', 20);
+	$s->becomes("$dead WHERE trade_id = 'of-before-poor'", '0|f|t', 'of a key that it did not know, and rejects now, nothing followed');
+	$s->sql("SELECT settlement.dlq_purge('of-before-poor', dry_run => false, reason => 'tidy')");
 	is($s->sql("SELECT count(*) FROM settlement.identity i, trades t WHERE t.trade_id ~ '^of-(before|after)' AND (t.executed_at < i.original_until) <> (t.trade_id ~ 'before')"),
 		0, 'what may have been sent from elsewhere is told from what was not');
 	$s->reset('wallet_lookup', 'idempotency_window', 'retry_initial_backoff', 'retry_max_backoff');
