@@ -21,7 +21,7 @@ extern int	recover_other_boots(DbState *db, int *n_trades);
 /*
  * After that: trades that crashed their worker before they were claimed, and
  * outcomes that did.  In a transaction; recover_crashed_done after its commit, so
- * that none is counted twice.
+ * that none is counted twice.  Returns how many trades left the queue.
  */
 extern int	recover_crashed(DbState *db);
 extern void recover_crashed_done(DbState *db);

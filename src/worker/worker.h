@@ -143,6 +143,7 @@ extern void upkeep(Worker *w, TimestampTz now);
 extern TimestampTz upkeep_apply_at(Worker *w);
 /* When the next step of a redrive is due. */
 extern TimestampTz upkeep_redrives_at(Worker *w);
+/* When attempts past their retention are looked for again. */
 extern TimestampTz upkeep_retention_at(Worker *w);
 extern void upkeep_aborted(Worker *w);
 extern void upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us);
