@@ -95,11 +95,9 @@ CREATE FUNCTION settlement._revive(trade settlement.dlq, ids bigint[])
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    leaf regclass;
-    ctid tid;
+    read record;
     fresh settlement.dlq;
     taken settlement.deferred;
-    query text;
     result text := settlement._apply_pending(trade);
 BEGIN
     IF result IS DISTINCT FROM 'done' THEN
@@ -109,15 +107,8 @@ BEGIN
     WHERE u.attached_id = trade.attached_id AND u.trade_id = trade.trade_id;
     DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
 
-    -- Built-in types and their own comparison only: this runs as our owner.
-    SELECT format('SELECT tableoid::regclass, ctid FROM %s WHERE %I = $1::%s AND %I::text = ''PENDING'' LIMIT 1',
-                  a.relid, c.attname, format_type(settlement._base_type(c.atttypid), -1), a.columns ->> 'status')
-    INTO query
-    FROM settlement.attached a
-         JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'
-    WHERE a.attached_id = trade.attached_id;
-    EXECUTE query INTO leaf, ctid USING trade.trade_id;
-    IF leaf IS NULL OR NOT settlement._enqueue_row(leaf, ctid, NULL) THEN
+    SELECT * INTO read FROM settlement._read_row(trade.attached_id, trade.leaf, NULL, trade.trade_id, trade.row_key);
+    IF read.status IS DISTINCT FROM 'PENDING' OR NOT settlement._enqueue_row(read.found_in, read.place, NULL) THEN
         RAISE EXCEPTION 'the row of the trade does not say PENDING'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;

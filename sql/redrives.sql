@@ -61,14 +61,12 @@ COMMENT ON FUNCTION settlement.redrive_cancel(bigint, text) IS 'End a redrive th
 
 -- ---------------------------------------------------------------- canary
 
--- What became of a trade that was redriven: settled, waits, or why neither.  The
--- row is read as our owner: built-in types and their own comparison only.
-CREATE FUNCTION settlement._verdict(attached_id integer, trade_id text) RETURNS text
+-- What became of a trade that was redriven: settled, waits, or why neither.
+CREATE FUNCTION settlement._verdict(attached_id integer, leaf oid, trade_id text, row_key text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     status text;
-    query text;
-    found_row boolean := false;
+    read record;
 BEGIN
     SELECT concat_ws(' ', 'died:', d.class, d.code, d.message) INTO status
     FROM settlement.dlq d
@@ -80,24 +78,19 @@ BEGIN
     WHERE u.attached_id = _verdict.attached_id AND u.trade_id = _verdict.trade_id
     ORDER BY u.status IN ('SETTLED', 'REVERSED') DESC LIMIT 1;
     IF NOT FOUND THEN
-        SELECT format('SELECT true, %I::text FROM %s WHERE %I = $1::%s LIMIT 1',
-                      a.columns ->> 'status', a.relid, c.attname, format_type(settlement._base_type(c.atttypid), -1))
-        INTO query
-        FROM settlement.attached a
-             JOIN pg_attribute c ON c.attrelid = a.relid AND c.attname = a.columns ->> 'trade_id'
-        WHERE a.attached_id = _verdict.attached_id;
-        IF query IS NOT NULL THEN
-            EXECUTE query INTO found_row, status USING trade_id;
-        END IF;
-        IF found_row IS NOT TRUE THEN
+        SELECT * INTO read FROM settlement._read_row(attached_id, leaf, NULL, trade_id, row_key);
+        IF read.result = 'gone' THEN
             RETURN 'its trade row is gone';
+        ELSIF read.result = 'locked' THEN
+            RETURN 'waits';
         END IF;
+        status := read.status;
     END IF;
     RETURN CASE WHEN status IN ('SETTLED', 'REVERSED') THEN 'settled'
                 WHEN status = 'PENDING' THEN 'waits'
                 ELSE 'its trade row says ' || coalesce(status, 'nothing') END;
 END $$;
-COMMENT ON FUNCTION settlement._verdict(integer, text) IS 'Internal: whether a redriven trade is settled, waits, or why it failed.';
+COMMENT ON FUNCTION settlement._verdict(integer, oid, text, text[]) IS 'Internal: whether a redriven trade is settled, waits, or why it failed.';
 
 -- Strike off the trades of the canary that are settled.  The first that failed
 -- stops the whole.  Returns the redrive as it is then.
@@ -108,9 +101,9 @@ DECLARE
     verdict text;
     waiting jsonb := '[]';
 BEGIN
-    FOR trade IN SELECT t.attached_id, t.trade_id
-                 FROM jsonb_to_recordset(r.canary_trades) AS t (attached_id integer, trade_id text) LOOP
-        verdict := settlement._verdict(trade.attached_id, trade.trade_id);
+    FOR trade IN SELECT t.attached_id, t.leaf, t.trade_id, t.row_key
+                 FROM jsonb_to_recordset(r.canary_trades) AS t (attached_id integer, leaf oid, trade_id text, row_key text[]) LOOP
+        verdict := settlement._verdict(trade.attached_id, trade.leaf, trade.trade_id, trade.row_key);
         IF verdict = 'settled' THEN
             r.canary_settled := r.canary_settled + 1;
         ELSIF verdict = 'waits' THEN
@@ -178,12 +171,13 @@ BEGIN
         r.last_id := r.upto_id;
         RETURN r;
     END IF;
-    WITH trade AS MATERIALIZED (SELECT d.id, d.attached_id, d.trade_id FROM settlement.dlq d WHERE d.id = ANY (next.ids)),
+    WITH trade AS MATERIALIZED (SELECT d.id, d.attached_id, d.leaf::oid, d.trade_id, d.row_key FROM settlement.dlq d WHERE d.id = ANY (next.ids)),
          tried AS MATERIALIZED (SELECT t.* FROM settlement._redrive_each(next.ids, r.look_up, r.reason, r.may_repay,
                                     jsonb_build_object('redrive', r.id), r."by") t)
     SELECT count(*) FILTER (WHERE t.result IN ('queue', 'needs_lookup')),
            string_agg(DISTINCT settlement._redrive_problem(t.result), '; ') FILTER (WHERE t.result NOT IN ('queue', 'needs_lookup')),
-           coalesce(jsonb_agg(jsonb_build_object('attached_id', d.attached_id, 'trade_id', d.trade_id))
+           coalesce(jsonb_agg(jsonb_build_object('attached_id', d.attached_id, 'leaf', d.leaf,
+                                                 'trade_id', d.trade_id, 'row_key', d.row_key))
                     FILTER (WHERE t.result IN ('queue', 'needs_lookup')), '[]')
     INTO went, problems, moved
     FROM trade d JOIN tried t ON t.dlq_id = d.id;

@@ -91,12 +91,20 @@ compare_rows(const void *left, const void *right)
 	return compare_texts(a->trade_id, b->trade_id);
 }
 
+/* What is done with a batch. */
+typedef struct Task
+{
+	ApplyFound *found;			/* NULL: write; else only read the one row */
+	BlockNumber pages_left;		/* that may be read where no index helps */
+} Task;
+
 /* Write the rows whose result is APPLY_GONE so far, as far as they are here. */
 static LeafAccess
-apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
+apply_on_leaf(Task *task, Oid relid, ApplyRow **rows, int n, SearchBy how)
 {
 	ApplyLeaf	leaf;
-	LeafAccess	access = leaf_open(&leaf, relid, rows[0]->attached_id);
+	LeafAccess	access = leaf_open(&leaf, relid, rows[0]->attached_id,
+								   &task->pages_left);
 
 	if (access != LEAF_OPEN)
 		return access;
@@ -108,7 +116,9 @@ apply_on_leaf(Oid relid, ApplyRow **rows, int n, SearchBy how)
 		row_in_hand = rows[i];
 		if (rows[i]->handled_id != 0)
 			handled_begin(rows[i]->handled_id);
-		rows[i]->result = leaf_apply(&leaf, rows[i], how);
+		rows[i]->result = task->found != NULL
+			? leaf_read(&leaf, rows[i], how, task->found)
+			: leaf_apply(&leaf, rows[i], how);
 		if (rows[i]->handled_id != 0)
 			handled_end();
 		row_in_hand = NULL;
@@ -141,7 +151,7 @@ replace_gone(ApplyRow **rows, int n, ApplyResult result)
  * locked partition is locked, not gone.
  */
 static void
-apply_elsewhere(ApplyRow **rows, int n)
+apply_elsewhere(Task *task, ApplyRow **rows, int n)
 {
 	static const SearchBy pass[] = {SEARCH_KEY, SEARCH_TRADE_ID};
 	Oid			root;
@@ -160,7 +170,7 @@ apply_elsewhere(ApplyRow **rows, int n)
 			if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_RELATION)
 				continue;
 			if (any_gone(rows, n) &&
-				apply_on_leaf(lfirst_oid(cell), rows, n, pass[i]) == LEAF_BUSY)
+				apply_on_leaf(task, lfirst_oid(cell), rows, n, pass[i]) == LEAF_BUSY)
 				busy = true;
 		}
 	if (busy)
@@ -169,30 +179,33 @@ apply_elsewhere(ApplyRow **rows, int n)
 
 /* The rows of one attached table, in order. */
 static void
-apply_to_table(ApplyRow **rows, int n)
+apply_to_table(Task *task, ApplyRow **rows, int n)
 {
 	for (int start = 0, end; start < n; start = end)
 	{
 		end = start + 1;
 		while (end < n && rows[end]->leaf == rows[start]->leaf)
 			end++;
-		if (apply_on_leaf(rows[start]->leaf, rows + start, end - start,
+		if (apply_on_leaf(task, rows[start]->leaf, rows + start, end - start,
 						  SEARCH_HINT) == LEAF_BUSY)
 			replace_gone(rows + start, end - start, APPLY_LOCKED);
 	}
 	if (any_gone(rows, n))
-		apply_elsewhere(rows, n);
+		apply_elsewhere(task, rows, n);
 }
 
 static void
-apply_rows(ApplyRow **rows, int n)
+apply_rows(ApplyRow **rows, int n, ApplyFound *found)
 {
+	Task		task = {.found = found, .pages_left = SEARCH_PAGES};
+
 	for (int i = 0; i < n; i++)
 	{
 		rows[i]->result = APPLY_GONE;
 		rows[i]->contradiction = NULL;
 		rows[i]->details = NULL;
 		rows[i]->kept = false;
+		rows[i]->unsearched = false;
 	}
 	qsort(rows, n, sizeof(ApplyRow *), compare_rows);
 	for (int start = 0, end; start < n; start = end)
@@ -200,7 +213,7 @@ apply_rows(ApplyRow **rows, int n)
 		end = start + 1;
 		while (end < n && rows[end]->attached_id == rows[start]->attached_id)
 			end++;
-		apply_to_table(rows + start, end - start);
+		apply_to_table(&task, rows + start, end - start);
 	}
 }
 
@@ -219,8 +232,15 @@ apply_batch(ApplyRow *rows, int n)
 {
 	ApplyRow  **pointers = pointers_to(rows, n);
 
-	apply_rows(pointers, n);
+	apply_rows(pointers, n, NULL);
 	pfree(pointers);
+}
+
+ApplyResult
+apply_read(ApplyRow *row, ApplyFound *found)
+{
+	apply_rows(&row, 1, found);
+	return row->result;
 }
 
 /* Signal handler: as a query cancel, but remembered as ours. */
@@ -300,7 +320,7 @@ try_rows(ApplyRow **rows, int n, int timeout_ms, char **error)
 	PG_TRY();
 	{
 		start_timeout(timeout_ms);
-		apply_rows(rows, n);
+		apply_rows(rows, n, NULL);
 		stop_timeout();
 		ReleaseCurrentSubTransaction();
 	}

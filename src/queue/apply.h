@@ -22,6 +22,9 @@ typedef enum ApplyResult
 /* Columns that say what was paid: COLUMN_SYMBOL to COLUMN_SELLER_FEE. */
 #define N_CONTENT			9
 
+/* 64 MB, or some 30 ms where they are cached. */
+#define SEARCH_PAGES		8192
+
 /* One outcome to write.  Texts may be NULL where SQL's value is NULL. */
 typedef struct ApplyRow
 {
@@ -51,18 +54,41 @@ typedef struct ApplyRow
 	const char *details;		/* JSON */
 	bool		kept;			/* the row went on saying SETTLED or REVERSED,
 								 * against the outcome */
+
+	/*
+	 * Out, with APPLY_GONE: it was not looked for everywhere, because that would
+	 * have meant to read too many pages.
+	 */
+	bool		unsearched;
 } ApplyRow;
+
+/* Where a row is and what it says, as far as a verb asks for it. */
+typedef struct ApplyFound
+{
+	Oid			leaf;
+	ItemPointerData tid;
+	const char *status;			/* NULL where it is null */
+} ApplyFound;
 
 /*
  * Write all rows in the present transaction (and command), in key order per
  * leaf.  Rows that are locked, gone or refused are marked and skipped; an error
  * raised by user code propagates, so call it inside a subtransaction.  A row
- * that is not on its leaf any more is looked for through the attached root.
+ * that is not on its leaf any more is looked for through the attached root, by its
+ * key, and by its trade id as far as that takes reading SEARCH_PAGES at most for
+ * all rows together: an index that begins with the trade id is not counted.
  * A row that says SETTLED already keeps it unless status is REVERSED.
  * Deferred constraints of the trade table are checked here: the caller has
  * called apply_begin_transaction in this transaction.
  */
 extern void apply_batch(ApplyRow *rows, int n);
+
+/*
+ * Find a trade row as apply_batch does, and only say where it is and what it says:
+ * APPLY_DONE, APPLY_LOCKED or APPLY_GONE, also in row->result.  What found points to
+ * is palloc'ed in the caller's context.
+ */
+extern ApplyResult apply_read(ApplyRow *row, ApplyFound *found);
 
 /* Once per transaction, before apply_batch: SET CONSTRAINTS ALL IMMEDIATE. */
 extern void apply_begin_transaction(void);

@@ -180,6 +180,8 @@ prepare_trade_id_search(ApplyLeaf *leaf, Search *search)
 	}
 	if (search->index != NULL)
 		add_scan_key(search, best, leaf->trade_id_column);
+	if (search->index != NULL && best > 0)
+		search->pages = RelationGetNumberOfBlocks(search->index);
 }
 
 static bool
@@ -200,7 +202,7 @@ find_by_index(ApplyLeaf *leaf, Search *search)
 	return false;
 }
 
-/* For a table whose key has been dropped; the apply timeout bounds it. */
+/* For a table without an index that helps. */
 static bool
 find_by_reading(ApplyLeaf *leaf)
 {
@@ -218,28 +220,49 @@ find_by_reading(ApplyLeaf *leaf)
 }
 
 /*
+ * Rows that are gone are searched for in vain: where that means to read a large
+ * table for each, it would hold up all others until settlement.apply_timeout, each
+ * time they are tried.
+ */
+static bool
+is_affordable(ApplyLeaf *leaf, const Search *search)
+{
+	BlockNumber pages = search->index != NULL ? search->pages
+		: RelationGetNumberOfBlocks(leaf->rel);
+
+	if (pages > *leaf->pages_left)
+		return false;
+	*leaf->pages_left -= pages;
+	return true;
+}
+
+/*
  * Scans keep memory of their own between rows, so they live in leaf->context;
  * values and comparisons go to the row's.
  */
 static bool
-find_by_search(ApplyLeaf *leaf, SearchBy how)
+find_by_search(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	MemoryContext caller = MemoryContextSwitchTo(leaf->context);
 	Search	   *search = how == SEARCH_TRADE_ID ? &leaf->by_trade_id : &leaf->by_key;
-	bool		found;
+	bool		found = false;
 
 	if (!search->prepared && how == SEARCH_TRADE_ID)
 		prepare_trade_id_search(leaf, search);
 	else if (!search->prepared)
 		prepare_key_search(leaf, search);
-	found = search->index != NULL ? find_by_index(leaf, search)
-		: find_by_reading(leaf);
+	if (!is_affordable(leaf, search))
+		row->unsearched = true;
+	else if (search->index != NULL)
+		found = find_by_index(leaf, search);
+	else
+		found = find_by_reading(leaf);
 	MemoryContextSwitchTo(caller);
 	return found;
 }
 
 bool
-leaf_find(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
+leaf_find(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
 	bool		sought = seek_row(leaf, row, &how);
@@ -249,7 +272,7 @@ leaf_find(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how)
 		return false;
 	if (how != SEARCH_KEY && find_by_hint(leaf, row))
 		return true;
-	return find_by_search(leaf, how);
+	return find_by_search(leaf, row, how);
 }
 
 static void

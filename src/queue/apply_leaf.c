@@ -37,7 +37,7 @@ report_context(void *arg)
 {
 	const ApplyLeaf *leaf = arg;
 
-	if (leaf->row != NULL)
+	if (leaf->row != NULL && leaf->row->status != NULL)
 		errcontext("writing settlement outcome %s of trade \"%s\" to table \"%s\"",
 				   leaf->row->status,
 				   leaf->row->trade_id ? leaf->row->trade_id : "",
@@ -176,7 +176,7 @@ prepare_outcome_column(ApplyLeaf *leaf, OutcomeColumn *column, TradeColumn role)
 }
 
 LeafAccess
-leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id)
+leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id, BlockNumber *pages_left)
 {
 	Relation	rel;
 	LeafAccess	access;
@@ -188,6 +188,7 @@ leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id)
 
 	memset(leaf, 0, sizeof(*leaf));
 	leaf->rel = rel;
+	leaf->pages_left = pages_left;
 	att = attachment_of(rel);
 	if (att == NULL)			/* a partition that was detached meanwhile */
 		att = attachment_of_former(rel, attached_id);

@@ -58,6 +58,7 @@ typedef struct Search
 {
 	bool		prepared;
 	Relation	index;			/* NULL: no index helps, read the table */
+	BlockNumber pages;			/* that are read for one row; 0: few */
 	IndexScanDesc scan;
 	int			n_keys;
 	ScanKeyData key[MAX_KEY_COLUMNS];
@@ -79,6 +80,7 @@ typedef struct ApplyLeaf
 
 	/* looking for a row */
 	BlockNumber n_blocks;		/* 0: tids are no hint in this table */
+	BlockNumber *pages_left;	/* to be read where no index helps, by all leaves */
 	int			n_key_columns;
 	int			trade_id_column;	/* index into key_column; -1 = dropped */
 	KeyColumn	key_column[MAX_KEY_COLUMNS + 1];
@@ -100,12 +102,14 @@ typedef struct ApplyLeaf
 } ApplyLeaf;
 
 /*
- * Open a leaf, or say why not, without waiting for anybody.  Until leaf_close
+ * Open a leaf, or say why not, without waiting for anybody.  pages_left is counted
+ * down by searches and outlives the leaf.  Until leaf_close
  * the process acts as the leaf's owner in a security-restricted context, and a
  * fresh snapshot is active.  An error in between is undone by the abort of the
  * (sub)transaction.
  */
-extern LeafAccess leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id);
+extern LeafAccess leaf_open(ApplyLeaf *leaf, Oid relid, int attached_id,
+							BlockNumber *pages_left);
 
 /*
  * Prepare for updates; AFTER triggers are collected from here on.
@@ -129,8 +133,11 @@ extern Datum outcome_time(ApplyLeaf *leaf, OutcomeColumn *column, TimestampTz va
 extern Datum outcome_count(ApplyLeaf *leaf, OutcomeColumn *column, int value);
 extern void outcome_null(ApplyLeaf *leaf, OutcomeColumn *column);
 
-/* Look for row on the leaf; true with leaf->old filled. */
-extern bool leaf_find(ApplyLeaf *leaf, const ApplyRow *row, SearchBy how);
+/*
+ * Look for row on the leaf; true with leaf->old filled.  Sets row->unsearched where
+ * that would read more pages than are left.
+ */
+extern bool leaf_find(ApplyLeaf *leaf, ApplyRow *row, SearchBy how);
 extern void leaf_end_searches(ApplyLeaf *leaf);
 
 /*
@@ -143,5 +150,9 @@ extern void leaf_keep_status(ApplyRow *row, const char *status,
 
 /* Find row and write its outcome.  APPLY_GONE: it is not on this leaf. */
 extern ApplyResult leaf_apply(ApplyLeaf *leaf, ApplyRow *row, SearchBy how);
+
+/* Find row, and fill found in the caller's memory context. */
+extern ApplyResult leaf_read(ApplyLeaf *leaf, ApplyRow *row, SearchBy how,
+							 ApplyFound *found);
 
 #endif

@@ -340,17 +340,42 @@ find_and_write(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 	return APPLY_LOCKED;
 }
 
+static void
+require_status(ApplyLeaf *leaf)
+{
+	if (leaf->status.attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("table \"%s\" has no settlement status column",
+						RelationGetRelationName(leaf->rel))));
+}
+
+ApplyResult
+leaf_read(ApplyLeaf *leaf, ApplyRow *row, SearchBy how, ApplyFound *found)
+{
+	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
+	bool		is_here = leaf_find(leaf, row, how);
+
+	require_status(leaf);
+	MemoryContextSwitchTo(caller);
+	if (is_here)
+	{
+		found->leaf = RelationGetRelid(leaf->rel);
+		found->tid = leaf->old->tts_tid;
+		found->status = present_text(leaf, &leaf->status);
+		ExecClearTuple(leaf->old);
+	}
+	MemoryContextReset(leaf->row_context);
+	return is_here ? APPLY_DONE : APPLY_GONE;
+}
+
 ApplyResult
 leaf_apply(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
 	ApplyResult result;
 
-	if (leaf->status.attno == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("table \"%s\" has no settlement status column",
-						RelationGetRelationName(leaf->rel))));
+	require_status(leaf);
 	leaf->row = row;
 	result = find_and_write(leaf, row, how);
 	ExecClearTuple(leaf->old);

@@ -93,8 +93,8 @@ static Statement record_gone = {
 	"SELECT attached_id, coalesce(trade_id, ''), 'trade_row_gone', pg_catalog.jsonb_strip_nulls("
 	"pg_catalog.jsonb_build_object('leaf', leaf, 'row_key', row_key, 'status', status, "
 	"'settlement_id', settlement_id, 'settled_at', settled_at, 'attempts', attempts, 'error', error, "
-	"'recorded_at', recorded_at)) FROM settlement.unapplied WHERE id = $1",
-	1, {INT8OID}
+	"'recorded_at', recorded_at, 'searched', $2)) FROM settlement.unapplied WHERE id = $1",
+	2, {INT8OID, TEXTOID}
 };
 
 static Statement find_next = {
@@ -402,9 +402,11 @@ log_written(const Waiting *waiting)
 static void
 give_up(const Waiting *waiting)
 {
-	Datum		value = Int64GetDatum(waiting->id);
+	Datum		values[2];
 
-	statement_run(&record_gone, &value);
+	values[0] = Int64GetDatum(waiting->id);
+	values[1] = CStringGetTextDatum(waiting->row.unsearched ? "by key" : "by key and trade id");
+	statement_run(&record_gone, values);
 	remove_waiting(waiting->id);
 	ereport(LOG,
 			(errcode(LOG_ROW_GONE),

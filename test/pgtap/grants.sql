@@ -45,7 +45,7 @@ INSERT INTO decided VALUES
         _identity_problem,_is_preloaded,_key_columns,_lock_dead,_log_act,
         _look_up_first,_may_be_forgotten,_next_epoch,_notify_launcher,
         _notify_workers,_obstacles,_partition_owners,_pauses_changed,_pending_query,_places,
-        _raise_not_permitted,_raise_not_redriven,_raise_not_there,_redeem_permit,_redrive,
+        _raise_not_permitted,_raise_not_redriven,_raise_not_there,_read_row,_redeem_permit,_redrive,
         _redrive_each,_redrive_problem,_redrive_where,_register,_relations_of,_released,
         _requeue,_require_filter,_require_reason,_revive,_roles,_sent_since,
         _stop_worker,_sweep_all,_trades_of,_wait_paused,_wallet_url_problem,_warn_of,

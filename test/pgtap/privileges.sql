@@ -1,7 +1,7 @@
 -- What a monitor and an operator can do, and what they cannot.
 BEGIN;
 SET client_min_messages = error;
-SELECT plan(74);
+SELECT plan(79);
 
 CREATE ROLE settlement_test_monitor IN ROLE pg_monitor;
 CREATE ROLE settlement_test_operator;
@@ -216,6 +216,42 @@ SELECT pg_temp.is_refused($$ SELECT settlement.next_queue_id() $$, '... draws no
 RESET ROLE;
 SELECT is((SELECT count(*) FROM settlement.queue WHERE trade_id = 'e'), 1::bigint, '... and the trade is queued');
 
+-- ---------------------------------------------------------------- the tables' owners
+
+-- To plan a query is to run what a table's owner wrote: constraints, statistics.
+CREATE ROLE settlement_test_thief;
+CREATE SCHEMA settlement_test_den AUTHORIZATION settlement_test_thief;
+GRANT USAGE ON SCHEMA settlement_test_den TO PUBLIC;
+SET LOCAL ROLE settlement_test_thief;
+CREATE TABLE settlement_test_den.ran_as (role name);
+GRANT ALL ON settlement_test_den.ran_as TO PUBLIC;
+CREATE FUNCTION settlement_test_den.note() RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO settlement_test_den.ran_as VALUES (current_user); RETURN true; END $$;
+CREATE FUNCTION settlement_test_den.harmless(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN RETURN settlement_test_den.note(); END $$;
+CREATE TABLE settlement_test_den.trades (trade_id text PRIMARY KEY, symbol text, buyer_id text, seller_id text,
+    buyer_order_id text, seller_order_id text, price numeric, quantity numeric, buyer_fee numeric, seller_fee numeric)
+    PARTITION BY HASH (trade_id);
+CREATE TABLE settlement_test_den.part PARTITION OF settlement_test_den.trades FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 RESET ROLE;
+SELECT settlement.attach('settlement_test_den.trades') IS NOT NULL AS attached;
+SET LOCAL ROLE settlement_test_thief;
+INSERT INTO settlement_test_den.trades
+SELECT t, 'BTC/USDT', 'b', 's', 'bo', 'so', -1, 10, 0, 0 FROM unnest('{bad,worse}'::text[]) t;
+UPDATE settlement_test_den.trades SET price = 1 WHERE trade_id = 'bad';
+ALTER TABLE settlement_test_den.part ADD CHECK (settlement_test_den.harmless('x') AND settlement_test_den.harmless(trade_id)),
+    ADD CHECK (settlement_test_den.harmless('y'));
+CREATE STATISTICS settlement_test_den.numbers ON (settlement_test_den.harmless('z')), trade_id FROM settlement_test_den.part;
+CREATE INDEX ON settlement_test_den.part (symbol) WHERE settlement_test_den.harmless('q') AND settlement_test_den.harmless(symbol);
+ANALYZE settlement_test_den.part;
+SELECT count(*) AS read FROM settlement_test_den.trades WHERE trade_id = 'bad';
+RESET ROLE;
+SELECT results_eq('SELECT DISTINCT role FROM settlement_test_den.ran_as', $$ VALUES ('settlement_test_thief'::name) $$, 'a table''s functions run where it is used');
+SELECT is(settlement.redrive('bad', 'corrected'), 'queue', 'a corrected trade of it is redriven');
+SELECT is(pg_temp.try($$ SELECT settlement.redrive('worse', 'not corrected') $$), '55000', '... and one that is not, is refused');
+SELECT is(settlement._verdict(attached_id, 'settlement_test_den.part'::regclass, 'bad', NULL), 'waits', 'what became of one is read')
+FROM settlement.attached WHERE relid = 'settlement_test_den.trades'::regclass;
+SELECT results_eq('SELECT DISTINCT role FROM settlement_test_den.ran_as', $$ VALUES ('settlement_test_thief'::name) $$, '... and they never run as our owner');
+
 SELECT * FROM finish();
 ROLLBACK;

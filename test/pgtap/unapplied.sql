@@ -74,9 +74,38 @@ SELECT wait_for(:id, '77', 'SETTLED', 1, 7);
 SELECT settlement._announce_work();
 COMMIT;
 SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '77')$$), 'an outcome whose row is gone is given up in the end');
-SELECT results_eq(format($$SELECT kind, details ->> 'leaf', details ->> 'status', details ->> 'settlement_id'
+SELECT results_eq(format($$SELECT kind, details ->> 'leaf', details ->> 'status', details ->> 'settlement_id', details ->> 'searched'
     FROM settlement.discrepancies WHERE attached_id = %s AND trade_id = '77'$$, :id),
-    $$VALUES ('trade_row_gone', 'public.unapplied_trades', 'SETTLED', 'wallet-77')$$, 'and stays visible as a discrepancy');
+    $$VALUES ('trade_row_gone', 'public.unapplied_trades', 'SETTLED', 'wallet-77', 'by key and trade id')$$, 'and stays visible as a discrepancy');
+
+-- a row to a page, more of them than are read for what is gone
+CREATE TABLE unapplied_wide (line bigint PRIMARY KEY, id bigint, symbol text, buyer_id text, seller_id text,
+    buy_order_id text, sell_order_id text, price numeric, quantity numeric, buyer_fee numeric, seller_fee numeric,
+    pad text) WITH (fillfactor = 10);
+ALTER TABLE unapplied_wide ALTER COLUMN pad SET STORAGE PLAIN;
+SELECT settlement.attach('unapplied_wide', '{"trade_id": "id"}');
+SELECT attached_id AS wide FROM settlement.attached WHERE relid = 'unapplied_wide'::regclass \gset
+SET session_replication_role = replica;
+INSERT INTO unapplied_wide SELECT i, i, 'BTC-USDT', 'b', 's', 'bo', 'so', 1, 1, 0, 0, repeat('x', 5000) FROM generate_series(1, 8300) i;
+UPDATE unapplied_wide SET line = -line WHERE id IN (8000, 8001);
+RESET session_replication_role;
+CREATE FUNCTION wait_for_moved(attached integer, trade text) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO settlement.unapplied (attached_id, leaf, trade_id, row_key, status, settlement_id, settled_at, attempts, failures)
+    VALUES (attached, 'unapplied_wide', trade, ARRAY[trade], 'SETTLED', 'wallet-' || trade, '2024-05-06Z', 1, 7);
+$$;
+BEGIN;
+SELECT wait_for_moved(:wide, '8000');
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '8000')$$), 'a large table is not read for a row whose key was changed');
+SELECT is((SELECT details ->> 'searched' FROM settlement.discrepancies WHERE attached_id = :wide AND trade_id = '8000'),
+    'by key', 'and it is told that it was not');
+CREATE INDEX ON unapplied_wide (id);
+BEGIN;
+SELECT wait_for_moved(:wide, '8001');
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_wide WHERE id = 8001 AND settlement_status = 'SETTLED')$$), 'an index by trade id leads to it');
 
 -- a prepared transaction holds the lock of a row
 BEGIN;
@@ -113,8 +142,8 @@ SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_trades WHERE id = 3 AND set
     'until the trigger is gone');
 
 SELECT ok(wait_until(format($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE attached_id = %s)$$, :id)), 'in the end nothing waits');
-DELETE FROM settlement.discrepancies WHERE attached_id = :id;
-SELECT settlement.detach('unapplied_trades');
-DROP TABLE unapplied_trades;
-DROP FUNCTION raise_for_2(), sleep(), wait_until(text), wait_for(integer, text, text, integer, integer);
+DELETE FROM settlement.discrepancies WHERE attached_id IN (:id, :wide);
+SELECT settlement.detach('unapplied_trades'), settlement.detach('unapplied_wide');
+DROP TABLE unapplied_trades, unapplied_wide;
+DROP FUNCTION wait_for_moved(integer, text), raise_for_2(), sleep(), wait_until(text), wait_for(integer, text, text, integer, integer);
 SELECT * FROM finish();

@@ -1,15 +1,19 @@
 /*
- * apply_outcome.c
- *	  settlement.apply_outcome(): what the operators' verbs write trade rows with.
+ * trade_row.c
+ *	  What the operators' verbs write trade rows with, settlement.apply_outcome(),
+ *	  and read them with, settlement._read_row().
  *
- * Runs as the table's owner whoever calls it, so EXECUTE is for settlement's own
- * functions and for administrators only (sql/grants.sql).  Makes all
- * constraints of the calling transaction immediate.
+ * Both act as the table's owner whoever calls them, so EXECUTE is for settlement's
+ * own functions and for administrators only (sql/grants.sql).  A SELECT would not
+ * do: planning it runs functions of the table's owner (of constraints, statistics,
+ * predicates of indexes) as whoever plans it, our owner.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -19,6 +23,7 @@
 #include "queue/attachment.h"
 
 PG_FUNCTION_INFO_V1(settlement_apply_outcome);
+PG_FUNCTION_INFO_V1(settlement_read_row);
 
 enum
 {
@@ -103,24 +108,31 @@ result_name(ApplyResult result)
 	return NULL;
 }
 
+/* Which row: the first arguments of both functions. */
+static void
+set_place(FunctionCallInfo fcinfo, ApplyRow *row)
+{
+	require_argument(fcinfo, ARG_ATTACHED_ID, "attached_id");
+	require_argument(fcinfo, ARG_LEAF, "leaf");
+	row->attached_id = PG_GETARG_INT32(ARG_ATTACHED_ID);
+	row->leaf = PG_GETARG_OID(ARG_LEAF);
+	ItemPointerSetInvalid(&row->tid);
+	if (!PG_ARGISNULL(ARG_TID))
+		ItemPointerCopy((ItemPointer) PG_GETARG_POINTER(ARG_TID), &row->tid);
+	row->trade_id = text_argument(fcinfo, ARG_TRADE_ID);
+	if (!PG_ARGISNULL(ARG_ROW_KEY))
+		set_key(row, PG_GETARG_ARRAYTYPE_P(ARG_ROW_KEY));
+}
+
+/* Makes all constraints of the calling transaction immediate. */
 PGDLLEXPORT Datum
 settlement_apply_outcome(PG_FUNCTION_ARGS)
 {
 	ApplyRow	row = {0};
 
-	require_argument(fcinfo, ARG_ATTACHED_ID, "attached_id");
-	require_argument(fcinfo, ARG_LEAF, "leaf");
+	set_place(fcinfo, &row);
 	require_argument(fcinfo, ARG_STATUS, "status");
 	require_argument(fcinfo, ARG_ATTEMPTS, "attempts");
-
-	row.attached_id = PG_GETARG_INT32(ARG_ATTACHED_ID);
-	row.leaf = PG_GETARG_OID(ARG_LEAF);
-	ItemPointerSetInvalid(&row.tid);
-	if (!PG_ARGISNULL(ARG_TID))
-		ItemPointerCopy((ItemPointer) PG_GETARG_POINTER(ARG_TID), &row.tid);
-	row.trade_id = text_argument(fcinfo, ARG_TRADE_ID);
-	if (!PG_ARGISNULL(ARG_ROW_KEY))
-		set_key(&row, PG_GETARG_ARRAYTYPE_P(ARG_ROW_KEY));
 	row.status = text_argument(fcinfo, ARG_STATUS);
 	check_status(row.status);
 	row.settlement_id = text_argument(fcinfo, ARG_SETTLEMENT_ID);
@@ -133,4 +145,32 @@ settlement_apply_outcome(PG_FUNCTION_ARGS)
 	apply_begin_transaction();
 	apply_batch(&row, 1);
 	PG_RETURN_TEXT_P(cstring_to_text(row.kept ? "kept" : result_name(row.result)));
+}
+
+/* (result text, leaf regclass, place tid, status text); the last three NULL unless found. */
+PGDLLEXPORT Datum
+settlement_read_row(PG_FUNCTION_ARGS)
+{
+	ApplyRow	row = {0};
+	ApplyFound	found = {0};
+	TupleDesc	desc;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {false, true, true, true};
+
+	set_place(fcinfo, &row);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (apply_read(&row, &found) == APPLY_DONE)
+	{
+		values[0] = CStringGetTextDatum("found");
+		values[1] = ObjectIdGetDatum(found.leaf);
+		values[2] = PointerGetDatum(&found.tid);
+		nulls[1] = nulls[2] = false;
+		nulls[3] = found.status == NULL;
+		if (!nulls[3])
+			values[3] = CStringGetTextDatum(found.status);
+	}
+	else
+		values[0] = CStringGetTextDatum(result_name(row.result));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
