@@ -238,7 +238,7 @@ SELECT settlement.attach('settlement_test_den.trades') IS NOT NULL AS attached;
 SET LOCAL ROLE settlement_test_thief;
 INSERT INTO settlement_test_den.trades
 SELECT t, 'BTC/USDT', 'b', 's', 'bo', 'so', -1, 10, 0, 0 FROM unnest('{bad,worse}'::text[]) t;
-UPDATE settlement_test_den.trades SET price = 1 WHERE trade_id = 'bad';
+UPDATE settlement_test_den.trades SET price = 1, settlement_status = 'FAILED' WHERE trade_id = 'bad';
 ALTER TABLE settlement_test_den.part ADD CHECK (settlement_test_den.harmless('x') AND settlement_test_den.harmless(trade_id)),
     ADD CHECK (settlement_test_den.harmless('y'));
 CREATE STATISTICS settlement_test_den.numbers ON (settlement_test_den.harmless('z')), trade_id FROM settlement_test_den.part;
