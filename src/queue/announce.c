@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "commands/sequence.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -29,6 +30,7 @@
 #include "queue/announce.h"
 #include "queue/catalog.h"
 #include "queue/frontier.h"
+#include "queue/statement.h"
 #include "shared/shmem.h"
 
 #define MAX_DRAWN_RANGES	32
@@ -62,6 +64,11 @@ static struct
 	bool		other_work;
 	bool		pauses;
 }			noted;
+
+static Statement oldest_prepared = {
+	"SELECT pg_catalog.min(prepared) FROM pg_catalog.pg_prepared_xacts "
+	"WHERE database = pg_catalog.current_database()", 0
+};
 
 static bool callbacks_registered = false;
 
@@ -117,6 +124,28 @@ announce_commit(DbState *db)
 }
 
 static void
+note_prepared(pg_atomic_uint64 *at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* a clock that was set back must not hide earlier ones */
+	pg_atomic_write_u64(at, Max(now, (TimestampTz) pg_atomic_read_u64(at)));
+}
+
+/*
+ * COMMIT PREPARED may run anywhere, and knows nothing of it: the marks find its
+ * rows, which are counted from here on.
+ */
+static void
+announce_prepare(DbState *db)
+{
+	note_prepared(&db->work_prepared_at);
+	if (noted.pauses)
+		note_prepared(&db->pauses_prepared_at);
+	pg_atomic_fetch_add_u64(&db->depth_change, noted.total.rows);
+}
+
+static void
 xact_callback(XactEvent event, void *arg)
 {
 	switch (event)
@@ -126,9 +155,12 @@ xact_callback(XactEvent event, void *arg)
 				announce_commit(noted.db);
 			forget_all();
 			break;
-		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			/* COMMIT PREPARED may run anywhere: the marks find its rows. */
+			if (noted.active && noted.db != NULL)
+				announce_prepare(noted.db);
+			forget_all();
+			break;
+		case XACT_EVENT_ABORT:
 			forget_all();
 			break;
 		default:
@@ -272,20 +304,70 @@ announce_pauses(void)
 	noted.pauses = true;
 }
 
-void
-announce_prepared_commit(void)
+/* Where the extension is not, and was not looked for yet, there is no entry. */
+PreparedWork
+announce_prepared_work(void)
 {
-	DbState    *db = shmem_my_database();
+	PreparedWork work = {.db = shmem_database(MyDatabaseId, false)};
 
-	if (db == NULL)
+	if (work.db != NULL)
+	{
+		work.rows = pg_atomic_read_u64(&work.db->work_prepared_at) != 0;
+		work.pauses = pg_atomic_read_u64(&work.db->pauses_prepared_at) != 0;
+	}
+	return work;
+}
+
+void
+announce_prepared_commit(const PreparedWork *work)
+{
+	DbState    *db = work->db;
+
+	if (db == NULL || !work->rows)
 		return;
-	pg_atomic_write_u32(&db->depth_known, 0);
+	/* a count since its PREPARE did not see its rows */
+	pg_atomic_write_u32(&db->depth_stale, 1);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 	pg_atomic_write_u64(&db->next_redrive, 0);
-	pg_atomic_fetch_add_u64(&db->pauses_version, 1);
+	pg_atomic_write_u32(&db->dlq_changed, 1);
+	if (work->pauses)
+		pg_atomic_fetch_add_u64(&db->pauses_version, 1);
 	frontier_sweep_undecided(db);
 	shmem_wake_all_workers(db);
+}
+
+void
+announce_prepared_rollback(const PreparedWork *work)
+{
+	if (work->db != NULL && work->rows)
+		pg_atomic_write_u32(&work->db->depth_stale, 1);
+}
+
+static void
+forget_prepared(pg_atomic_uint64 *at, uint64 seen, bool any, TimestampTz oldest)
+{
+	if (seen != 0 && (!any || oldest > (TimestampTz) seen))
+		pg_atomic_compare_exchange_u64(at, &seen, 0);
+}
+
+/* Whoever is prepared while this reads is noted later than what was seen. */
+void
+announce_forget_prepared(DbState *db)
+{
+	uint64		work = pg_atomic_read_u64(&db->work_prepared_at);
+	uint64		pauses = pg_atomic_read_u64(&db->pauses_prepared_at);
+	TimestampTz oldest;
+	bool		isnull;
+
+	if (work == 0 && pauses == 0)
+		return;
+	SPI_connect();
+	statement_run(&oldest_prepared, NULL);
+	oldest = DatumGetTimestampTz(result_value(0, 1, &isnull));
+	SPI_finish();
+	forget_prepared(&db->work_prepared_at, work, !isnull, oldest);
+	forget_prepared(&db->pauses_prepared_at, pauses, !isnull, oldest);
 }
 
 /*
@@ -342,8 +424,21 @@ count_committed_rows(Oid queue, DbState *db, int64 *change)
  * depth_change runs from the start of the server; one count fixes what it is
  * added to.  Whoever counts at the same time finds a base that is as good.  A
  * session that is visible to the snapshot and has not announced itself yet is
- * counted twice: the queue may be full earlier by one per such session.
+ * counted twice: the queue may be full earlier by one per such session.  What is
+ * prepared is not counted, until a later count.
  */
+void
+announce_count_queue(DbState *db, Oid queue)
+{
+	int64		change;
+	int64		rows;
+
+	pg_atomic_write_u32(&db->depth_stale, 0);
+	rows = count_committed_rows(queue, db, &change);
+	pg_atomic_write_u64(&db->depth_base, (uint64) (rows - change));
+	pg_atomic_write_u32(&db->depth_known, 1);
+}
+
 int64
 announce_queue_depth(Oid queue)
 {
@@ -354,13 +449,7 @@ announce_queue_depth(Oid queue)
 	if (db == NULL)
 		return -1;
 	if (!pg_atomic_read_u32(&db->depth_known))
-	{
-		int64		change;
-		int64		rows = count_committed_rows(queue, db, &change);
-
-		pg_atomic_write_u64(&db->depth_base, (uint64) (rows - change));
-		pg_atomic_write_u32(&db->depth_known, 1);
-	}
+		announce_count_queue(db, queue);
 	return shmem_queue_depth(db) + noted.total.rows;
 }
 

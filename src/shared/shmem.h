@@ -163,6 +163,11 @@ typedef struct DbState
 									 * the start of the server */
 	pg_atomic_uint64 depth_base;	/* what that is added to (int64), once known */
 	pg_atomic_uint32 depth_known;
+	pg_atomic_uint32 depth_stale;	/* to be counted anew when there is time */
+	pg_atomic_uint64 work_prepared_at;	/* TimestampTz: of the transactions that
+										 * were prepared up to then, one may have
+										 * work for us; 0: none is left */
+	pg_atomic_uint64 pauses_prepared_at;	/* ... may change pauses */
 	pg_atomic_uint32 recovered; /* claims of earlier boots are turned */
 	pg_atomic_uint32 recoverer; /* slot + 1 that takes over orphans now; 0 none */
 	pg_atomic_uint32 send_state;	/* SendState */

@@ -130,6 +130,7 @@ wallet_client_create(const WalletConfig *config, char *err, size_t errlen)
 		http_url_is_plain(config->url);
 	http.connect_timeout_ms = config->connect_timeout_ms;
 	http.request_timeout_ms = config->request_timeout_ms;
+	http.max_pause_ms = config->max_pause_ms;
 	http.max_reply = config->max_response_size;
 	http.max_connections = config->max_connections;
 	http.inspect = config->inspect;

@@ -36,6 +36,10 @@ typedef struct WalletConfig
 	PlainHttp	plain_http;
 	int			connect_timeout_ms;
 	int			request_timeout_ms;
+	int			max_pause_ms;	/* the caller may be away for this long between two
+								 * calls, and what it has submitted is still its
+								 * own: what was not sent by then gets that time
+								 * back; 0: it never does */
 	size_t		max_response_size;	/* per trade */
 	int			max_connections;
 	bool		inspect;		/* fill date_s and certificate_until_s of results */

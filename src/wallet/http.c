@@ -291,25 +291,75 @@ expire_overdue(Http *http, int64_t now, bool unsent_only)
 	}
 }
 
+/* Move what is not sent yet to the end of another list. */
+static void
+move_unsent(ExchangeList *from, ExchangeList *to)
+{
+	HttpExchange *next;
+
+	for (HttpExchange *x = from->first; x != NULL; x = next)
+	{
+		next = x->next;
+		if (x->reply.maybe_sent)
+			continue;
+		http_list_remove(from, x);
+		http_list_append(to, x);
+	}
+}
+
+/* Both are in the order of their deadlines; the second one becomes empty. */
+static void
+merge_lists(ExchangeList *list, ExchangeList *other)
+{
+	ExchangeList merged = {0};
+
+	while (list->first != NULL || other->first != NULL)
+	{
+		bool		from_other = list->first == NULL ||
+			(other->first != NULL && other->first->deadline_us < list->first->deadline_us);
+		ExchangeList *source = from_other ? other : list;
+		HttpExchange *x = source->first;
+
+		http_list_remove(source, x);
+		http_list_append(&merged, x);
+	}
+	*list = merged;
+}
+
+/* Give back the time since its start, or the last run, unless it is too long. */
+static void
+postpone_deadline(HttpExchange *x, int64_t now)
+{
+	int64_t		last = x->http->last_run_us;
+	int64_t		pause = now - (x->started_us > last ? x->started_us : last);
+
+	if (pause > 0 && pause <= (int64_t) x->http->config.max_pause_ms * 1000)
+		x->deadline_us += pause;
+}
+
 /*
  * We were called late (the caller was in a long commit).  Time in which libcurl
- * could not work is taken off the time it has to connect.
+ * could not work is taken off the time it has to connect, and to send.
  */
 static void
 forgive_pause(Http *http, int64_t now)
 {
 	int64_t		pause_ms = (now - http->last_run_us) / 1000;
+	ExchangeList unsent = {0};
 
+	for (HttpExchange *x = http->queued.first; x != NULL; x = x->next)
+		postpone_deadline(x, now);
 	if (http->promised_us < 0 || now - http->promised_us < LATE_US)
 		return;
-	for (HttpExchange *x = http->running.first; x != NULL; x = x->next)
+	move_unsent(&http->running, &unsent);
+	for (HttpExchange *x = unsent.first; x != NULL; x = x->next)
 	{
-		if (x->reply.maybe_sent)
-			continue;
+		postpone_deadline(x, now);
 		x->forgiven_ms += pause_ms;
 		curl_easy_setopt(x->easy, CURLOPT_CONNECTTIMEOUT_MS,
 						 (long) (http->config.connect_timeout_ms + x->forgiven_ms));
 	}
+	merge_lists(&http->running, &unsent);
 }
 
 static bool
@@ -406,8 +456,8 @@ http_run(Http *http)
 	int			timeout_ms;
 
 	block_signals(&old);
-	expire_overdue(http, now, true);
 	forgive_pause(http, now);
+	expire_overdue(http, now, true);
 	read_sockets(http, now);
 	start_queued(http, now);
 	run_timer(http);

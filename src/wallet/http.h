@@ -31,6 +31,7 @@ typedef struct HttpConfig
 	bool		loopback_only;	/* connect to 127.0.0.0/8 and ::1 only */
 	int			connect_timeout_ms;
 	int			request_timeout_ms;
+	int			max_pause_ms;	/* see WalletConfig */
 	size_t		max_reply;
 	int			max_connections;
 	bool		inspect;		/* fill date_s and certificate_until_s of replies */

@@ -217,6 +217,8 @@ before_utility(Node *node)
 typedef struct Afterwards
 {
 	bool		commit_prepared;
+	bool		rollback_prepared;
+	PreparedWork prepared;
 	bool		new_workers;
 	bool		identity_check;
 	Oid			probe;
@@ -225,13 +227,17 @@ typedef struct Afterwards
 static Afterwards
 plan_afterwards(Node *node)
 {
-	Afterwards	result = {false, false, false, InvalidOid};
+	Afterwards	result = {0};
+	TransactionStmtKind kind;
 
 	switch (nodeTag(node))
 	{
 		case T_TransactionStmt:
-			result.commit_prepared =
-				castNode(TransactionStmt, node)->kind == TRANS_STMT_COMMIT_PREPARED;
+			kind = castNode(TransactionStmt, node)->kind;
+			result.commit_prepared = kind == TRANS_STMT_COMMIT_PREPARED;
+			result.rollback_prepared = kind == TRANS_STMT_ROLLBACK_PREPARED;
+			if (result.commit_prepared || result.rollback_prepared)
+				result.prepared = announce_prepared_work();
 			break;
 		case T_AlterExtensionStmt:
 			result.new_workers =
@@ -255,7 +261,7 @@ plan_afterwards(Node *node)
 static void
 settlement_utility(PROCESS_UTILITY_PARAMETERS)
 {
-	Afterwards	afterwards = {false, false, false, InvalidOid};
+	Afterwards	afterwards = {0};
 
 	if (settlement_shared != NULL && !RecoveryInProgress())
 	{
@@ -269,7 +275,9 @@ settlement_utility(PROCESS_UTILITY_PARAMETERS)
 		standard_ProcessUtility(PROCESS_UTILITY_ARGUMENTS);
 
 	if (afterwards.commit_prepared)
-		announce_prepared_commit();
+		announce_prepared_commit(&afterwards.prepared);
+	if (afterwards.rollback_prepared)
+		announce_prepared_rollback(&afterwards.prepared);
 	if (afterwards.new_workers)
 		request_new_workers();
 	if (afterwards.identity_check)

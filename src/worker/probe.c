@@ -154,9 +154,9 @@ report(bool found)
 }
 
 /*
- * Once after a server start, and after a COMMIT PREPARED, which no session
- * counts: here, because a worker has better to do and those who look want an
- * answer at once.  What takes longer than a probe may last stays an estimate.
+ * Once after a server start, and after a COMMIT PREPARED, of which no session knows
+ * whether it is counted: here, because a worker has better to do and those who look
+ * want an answer at once.  What takes longer than a probe may last stays an estimate.
  */
 static void
 count_queue(void)
@@ -164,12 +164,17 @@ count_queue(void)
 	const SettlementCatalog *catalog;
 	DbState    *db = shmem_my_database();
 
-	if (db == NULL || pg_atomic_read_u32(&db->depth_known) != 0 || RecoveryInProgress())
+	if (db == NULL || RecoveryInProgress())
+		return;
+	session_begin();
+	announce_forget_prepared(db);
+	session_commit();
+	if (pg_atomic_read_u32(&db->depth_known) != 0 && pg_atomic_read_u32(&db->depth_stale) == 0)
 		return;
 	StartTransactionCommand();
 	catalog = settlement_catalog(true);
 	if (catalog != NULL)
-		(void) announce_queue_depth(catalog->queue);
+		announce_count_queue(db, catalog->queue);
 	CommitTransactionCommand();
 }
 

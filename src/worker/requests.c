@@ -218,8 +218,9 @@ void
 request_probe(Oid database)
 {
 	/* Ours may be new to the launcher: have the entry now, not at commit. */
-	if (!note_request() ||
-		shmem_database(database, database == MyDatabaseId) == NULL)
+	bool		ours = database == MyDatabaseId && OidIsValid(get_extension_oid("settlement", true));
+
+	if (!note_request() || shmem_database(database, ours) == NULL)
 		return;
 	if (requests.n_probes < MAX_PROBES)
 		requests.probe[requests.n_probes++] = database;

@@ -56,6 +56,7 @@ sender_configure(Worker *w)
 				 errhint("It must be readable by the server and hold the value of the Authorization header in its first line.")));
 		return SEND_BAD_CONFIG;
 	}
+	config.max_pause_ms = SURE_OF_CLAIMS_MS;
 	w->client = wallet_client_create(&config, error, sizeof(error));
 	explicit_bzero(secret, sizeof(secret));
 	if (w->client == NULL)

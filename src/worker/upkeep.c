@@ -36,7 +36,9 @@
 #define RETENTION_BATCH		2000
 #define UNAPPLIED_BATCH		100
 #define UNAPPLIED_MS		100
-#define UNAPPLIED_BUSY_MS	10	/* while requests are under way */
+#define UNAPPLIED_BUSY_MS	10	/* while requests are under way; one row may take
+								 * settlement.apply_timeout all the same */
+#define UNAPPLIED_SHARE		4	/* then the next waits for this many times as long */
 #define BRING_BACK_BATCH	5000
 
 /* ------------------------------------------------------ may we send at all */
@@ -410,7 +412,7 @@ upkeep_clock_set(Worker *w, TimestampTz now, int64 step_us)
 	if (step_us > 0)
 		return;
 	w->retry_turn_at = w->retry_claim_at = w->retry_upkeep_at = 0;
-	w->chores_at = w->state_checked_at = w->folded_at = 0;
+	w->chores_at = w->state_checked_at = w->folded_at = w->next_unapplied = 0;
 	if (w->stopping)
 		w->stop_deadline += step_us;
 	w->bring_back = true;
@@ -452,7 +454,29 @@ upkeep_apply_at(Worker *w)
 
 	if (state == SEND_VERSION || state == SEND_STANDBY || state == SEND_STARTING)
 		return DT_NOEND;
-	return (TimestampTz) pg_atomic_read_u64(&w->db->next_apply);
+	return Max((TimestampTz) pg_atomic_read_u64(&w->db->next_apply), w->next_unapplied);
+}
+
+/* Rows whose triggers are slow must not take the time of all others. */
+static void
+apply_what_waits(Worker *w)
+{
+	bool		busy = w->pool->n_used > 0;
+	TimestampTz start = GetCurrentTimestamp();
+	int64		ms;
+
+	unapplied_run(w->db, UNAPPLIED_BATCH, busy ? UNAPPLIED_BUSY_MS : UNAPPLIED_MS);
+	ms = (GetCurrentTimestamp() - start) / 1000;
+	if (busy && ms > 2 * UNAPPLIED_BUSY_MS)
+		w->next_unapplied = TimestampTzPlusMilliseconds(start, ms * (1 + UNAPPLIED_SHARE));
+}
+
+/* Other people's code may run, or many rows be deleted. */
+bool
+upkeep_takes_time(Worker *w, TimestampTz now)
+{
+	return upkeep_apply_at(w) <= now || upkeep_redrives_at(w) <= now ||
+		upkeep_retention_at(w) <= now;
 }
 
 void
@@ -466,8 +490,7 @@ upkeep(Worker *w, TimestampTz now)
 	recover_boots(w);
 	recover_workers(w);
 	if (upkeep_apply_at(w) <= now)
-		unapplied_run(w->db, UNAPPLIED_BATCH,
-					  w->pool->n_used > 0 ? UNAPPLIED_BUSY_MS : UNAPPLIED_MS);
+		apply_what_waits(w);
 	pace_tick(w->db, now);
 	tradelog_summarize(now, false);
 	if (!w->stopping)

@@ -86,8 +86,7 @@ beat(Worker *w)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		step_us = clock_look(&w->clock, now);
 
-	w->woke_late = w->clock.elapsed_us / 1000 >
-		settlement_request_timeout + TAKEOVER_GRACE_MS / 2;
+	w->woke_late = w->clock.elapsed_us / 1000 > SURE_OF_CLAIMS_MS;
 	w->held_doubtful |= w->woke_late && w->n_held > 0;
 	if (step_us != 0)
 		upkeep_clock_set(w, now, step_us);
@@ -297,6 +296,12 @@ loop(Worker *w)
 		now = GetCurrentTimestamp();
 		if (turn_needed(w, now))
 			turn_run(w);
+		if (upkeep_takes_time(w, now) && w->client != NULL && sender_in_flight(w) > 0)
+		{
+			/* what the turn has submitted must not wait for it */
+			beat(w);
+			collect_replies(w);
+		}
 		upkeep(w, now);
 		pgstat_report_stat(false);
 		report_activity(w);

@@ -32,6 +32,9 @@
  * its claims over. */
 #define TAKEOVER_GRACE_MS	10000
 
+/* A worker that was silent for no longer than this has its claims for sure. */
+#define SURE_OF_CLAIMS_MS	(settlement_request_timeout + TAKEOVER_GRACE_MS / 2)
+
 /* While a database may not send, how often a worker looks whether it may now. */
 #define STATE_CHECK_MS		1000
 
@@ -88,6 +91,7 @@ typedef struct Worker
 	bool		submitting;		/* flights are on their way to it, in no list */
 	TimestampTz chores_at;
 	TimestampTz state_checked_at;
+	TimestampTz next_unapplied; /* not before, for the sake of others */
 	TimestampTz folded_at;		/* the tally of the dead letters */
 	Turn		turn;
 } Worker;
@@ -141,6 +145,7 @@ extern long held_wait_ms(const Worker *w);
 extern void upkeep(Worker *w, TimestampTz now);
 /* When outcomes that wait to be applied are due; DT_NOEND: not by this one. */
 extern TimestampTz upkeep_apply_at(Worker *w);
+extern bool upkeep_takes_time(Worker *w, TimestampTz now);
 /* When the next step of a redrive is due. */
 extern TimestampTz upkeep_redrives_at(Worker *w);
 /* When attempts past their retention are looked for again. */

@@ -180,6 +180,67 @@ late_caller_starts_nothing_after_the_deadline(void **state)
 	assert_int_equal(server_requests(server), 1);
 }
 
+/* ... unless the caller says that it may be away for so long. */
+static void
+late_caller_may_send_what_is_its_own(void **state)
+{
+	(void) state;
+	config.request_timeout_ms = 200 * slow;
+	config.max_pause_ms = 10000 * slow;
+	serve(settle);
+	submit(1);
+	wallet_client_run(client);	/* connects */
+	submit(2);					/* is not even started */
+	sleep_ms(400 * slow);
+	run_until_results(2);
+	expect_settled(&results[0]);
+	expect_settled(&results[1]);
+}
+
+/* But not for longer. */
+static void
+caller_that_was_away_for_too_long_sends_nothing(void **state)
+{
+	(void) state;
+	config.request_timeout_ms = 200 * slow;
+	config.max_pause_ms = 300 * slow;
+	serve(settle);
+	submit(1);
+	wallet_client_run(client);
+	submit(2);
+	sleep_ms(400 * slow);
+	run_until_results(2);
+	expect_not_sent(&results[0], TRANSPORT_TIMEOUT);
+	expect_not_sent(&results[1], TRANSPORT_TIMEOUT);
+	run_for(50);
+	assert_int_equal(server_requests(server), 0);
+}
+
+/* What was sent before is given up in its time, also behind what has got more. */
+static void
+what_was_sent_gets_no_time_back(void **state)
+{
+	(void) state;
+	config.request_timeout_ms = 300 * slow;
+	config.max_pause_ms = 10000 * slow;
+	serve(never_reply);
+	submit(1);
+	while (server_requests(server) < 1)
+	{
+		wallet_client_run(client);
+		sleep_ms(1);
+	}
+	submit(2);
+	wallet_client_run(client);	/* connects */
+	sleep_ms(400 * slow);
+	wallet_client_run(client);
+	take_results();
+	assert_int_equal(n_results, 1);
+	assert_int_equal((intptr_t) results[0].context, 1);
+	run_until_results(2);
+	assert_true(results[1].duration_us >= 590000 * slow);
+}
+
 static void
 phases_can_be_followed(void **state)
 {
@@ -218,6 +279,9 @@ static const struct CMUnitTest tests[] = {
 	TEST(late_caller_does_not_lose_its_connect),
 	TEST(late_caller_sends_nothing_after_the_deadline),
 	TEST(late_caller_starts_nothing_after_the_deadline),
+	TEST(late_caller_may_send_what_is_its_own),
+	TEST(caller_that_was_away_for_too_long_sends_nothing),
+	TEST(what_was_sent_gets_no_time_back),
 	TEST(phases_can_be_followed),
 	TEST(destroying_in_flight_is_clean),
 };

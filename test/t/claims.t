@@ -86,6 +86,20 @@ scenario commit_prepared => sub {
 	$s->ledgers_are_equal;
 };
 
+# Neither the session that prepares nor the one that commits tells what it was.
+scenario a_prepared_pause => sub {
+	$s->sql("BEGIN; INSERT INTO settlement.pauses (symbol, reason, by) SELECT symbol, 'prepared', 'x' FROM trades LIMIT 1; PREPARE TRANSACTION 'pause'");
+	$s->trades('before-pause', 5);
+	$s->settled_is('before-pause', 5);
+	$s->sql("BEGIN; CREATE TABLE unrelated (); PREPARE TRANSACTION 'unrelated'");
+	$s->sql("COMMIT PREPARED 'unrelated'; COMMIT PREPARED 'pause'");
+	$s->sql('SELECT settlement.wait_paused()');
+	$s->trades('in-pause', 5);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 5, 'a pause counts from the commit of its prepared transaction');
+	$s->sql('SELECT settlement.resume(symbol) FROM settlement.pauses');
+	$s->settled_is('in-pause', 5, 'until the end of the pause');
+};
+
 # Prepared early, and committed when the workers are far beyond: by more ids than
 # one look behind the frontier covers, and by many transactions.
 scenario an_old_prepared_transaction => sub {

@@ -87,7 +87,17 @@ sql('INSERT INTO trades SELECT FROM generate_series(1, 4)');
 sql(q{BEGIN; INSERT INTO trades SELECT FROM generate_series(1, 5); PREPARE TRANSACTION 'five'});
 sql(q{COMMIT PREPARED 'five'});
 sql('INSERT INTO trades SELECT FROM generate_series(1, 3)');
-is(counts(), '10 2', 'a prepared transaction counts from its commit');
+is(counts(), '10 2', 'a prepared transaction counts');
+is(sql('SELECT settlement._queue_depth()'), 10, 'and nobody has to count the queue for it');
+
+start_over(10);
+sql('INSERT INTO trades DEFAULT VALUES');
+sql(q{BEGIN; INSERT INTO trades SELECT FROM generate_series(1, 9); PREPARE TRANSACTION 'nine'});
+sql(q{ROLLBACK PREPARED 'nine'});
+sql('ALTER DATABASE postgres SET settlement.workers = 0');	# has it looked at, as each minute
+ok($node->poll_query_until('postgres', 'SELECT settlement._queue_depth() = 1'), 'one that is rolled back does not');
+sql('INSERT INTO trades SELECT FROM generate_series(1, 10)');
+is(counts(), '10 1', 'then there is room again');
 
 start_over(100);
 # the first count of the queue may take a session that is just committing twice

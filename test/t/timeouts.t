@@ -48,6 +48,27 @@ scenario a_slow_reply_within_the_timeout_is_waited_for => sub {
 	is($s->requests - $before, 1, 'with one request');
 };
 
+# Outcomes that wait for a row are tried between turns, each for as long as
+# apply_timeout: what is submitted meanwhile leaves before, not when it has expired.
+scenario sent_before_what_takes_long => sub {
+	$s->set(workers => 1, apply_timeout => '900ms');
+	$s->sql(<<'SQL');
+CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+CREATE TRIGGER doze BEFORE UPDATE ON trades FOR EACH ROW WHEN (NEW.trade_id LIKE 'doze%') EXECUTE FUNCTION doze();
+SQL
+	$s->trades('doze', 12);
+	$s->becomes("SELECT count(*) FROM settlement.unapplied WHERE trade_id LIKE 'doze%' AND failures > 0", 12, 'outcomes wait for their rows');
+	for my $n (1 .. 5)
+	{
+		$s->trade("beside-$n");
+		$s->settled_is("beside-$n", 1, 'a trade settles beside them');
+	}
+	is($s->sql("SELECT string_agg(concat_ws(' ', trade_id, class, phase), ', ') FROM settlement.attempts WHERE trade_id LIKE 'beside-%'"), '', 'at the first attempt');
+	$s->sql('DROP TRIGGER doze ON trades');
+	$s->settled_is('doze', 12);
+	$s->reset('workers', 'apply_timeout');
+};
+
 # Insert other trades until the query says t.
 sub while_others_settle
 {
