@@ -88,7 +88,7 @@ scenario commit_prepared => sub {
 
 # Neither the session that prepares nor the one that commits tells what it was.
 scenario a_prepared_pause => sub {
-	$s->sql("BEGIN; INSERT INTO settlement.pauses (symbol, reason, by) SELECT symbol, 'prepared', 'x' FROM trades LIMIT 1; PREPARE TRANSACTION 'pause'");
+	$s->sql("BEGIN; INSERT INTO settlement.pauses (symbol, reason, by) SELECT DISTINCT symbol, 'prepared', 'x' FROM trades; PREPARE TRANSACTION 'pause'");
 	$s->trades('before-pause', 5);
 	$s->settled_is('before-pause', 5);
 	$s->sql("BEGIN; CREATE TABLE unrelated (); PREPARE TRANSACTION 'unrelated'");
