@@ -76,6 +76,24 @@ sub resolve_by_the_books
 		JSON::PP::encode_json(\@lines)) if @lines;
 }
 
+# What the wallet does not know is not sent again where the row is gone: it is asked
+# about for ever, until an operator closes the books.
+sub resolve_forgotten
+{
+	my ($arena) = @_;
+	my $trades = eval { $arena->session->selectall_arrayref(<<'SQL', { Slice => {} }) } // [];
+SELECT d.trade_id, settlement._idempotency_key(a.source, d.trade_id, d.generation)::text AS key
+FROM settlement.deferred d JOIN settlement.attached a USING (attached_id)
+WHERE d.reason = 'needs_lookup' AND d.last_class = 'unknown_key' AND d.first_sent_at = '-infinity'
+SQL
+	for my $trade (@$trades)
+	{
+		my $reply = $arena->{wallet}->get("/api/wallets/settlements/$trade->{key}");
+		$arena->try(q{SELECT settlement.resolve(?, 'FAILED', 'not in the ledger', 'by the books')}, $trade->{trade_id})
+			if $reply->{status} == 404 && ($reply->{json}{code} // '') eq 'UNKNOWN_KEY';
+	}
+}
+
 # Wait until nothing waits; then look up what is unknown, and once more.  False
 # when the deadline passes first.
 sub drain
@@ -86,6 +104,7 @@ sub drain
 		until (($arena->try($waiting) // 1) == 0)
 		{
 			return 0 if time > $deadline;
+			resolve_forgotten($arena);
 			sleep 0.2;
 		}
 		return 1 if $arena->ask($unknown) == 0;
