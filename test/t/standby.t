@@ -9,8 +9,9 @@ use Settlement;
 use Test::More;
 
 # Sessions commit without the standby, so that only the workers care for it.
+$ENV{PGOPTIONS} = '-c synchronous_commit=local';
 my $s = Settlement->start(name => 'primary', streaming => 1, conf => <<'CONF');
-synchronous_commit = local
+synchronous_commit = on
 synchronous_standby_names = 'standby'
 settlement.send_after = standby
 settlement.workers = 2
@@ -123,8 +124,13 @@ scenario outcomes_are_recorded_without_it => sub {
 	my $requests = $s->requests;
 	$s->trades('slow', 4);
 	wait_for(sub { $s->requests >= $requests + 4 }, 'all to be sent');
+	my $user = $s->session;
+	$user->query_safe("BEGIN; SELECT FROM trades WHERE trade_id = 'slow-4' FOR UPDATE");
 	$standby->stop('immediate');
-	$s->settled_is('slow', 4, 'they settle while the standby is away');
+	$s->becomes("SELECT count(*) FROM trades WHERE trade_id LIKE 'slow-%' AND settlement_status = 'SETTLED'", 3, 'they settle while the standby is away');
+	$s->becomes("SELECT count(*) FROM settlement.unapplied WHERE trade_id = 'slow-4'", 1, 'an outcome waits for its row');
+	$user->quit;
+	$s->settled_is('slow', 4, 'and is written while the standby is away');
 	$s->faults;
 	$requests = $s->requests;
 	$s->trade('held');
