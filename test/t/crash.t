@@ -192,6 +192,7 @@ SH
 	$s->becomes("SELECT count(*) FROM trades WHERE settlement_status = 'PENDING'", 0, 'all settle in the end');
 	is($s->sql("SELECT count(*) FROM trades WHERE settlement_status <> 'SETTLED'"), 0, 'every one of ' . $s->sql('SELECT count(*) FROM trades'));
 	$s->at_rest;
+	$s->becomes('SELECT coalesce(settlement._queue_depth(), 0)', 0, 'nor counted');
 	$s->ledgers_are_equal;
 };
 
