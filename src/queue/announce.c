@@ -63,10 +63,11 @@ static struct
 	LevelCount *levels;			/* in TopTransactionContext, ascending */
 	bool		other_work;
 	bool		pauses;
+	FullTransactionId xid;		/* of the one that has any of these */
 }			noted;
 
 static Statement oldest_prepared = {
-	"SELECT pg_catalog.min(prepared) FROM pg_catalog.pg_prepared_xacts "
+	"SELECT pg_catalog.max(pg_catalog.age(transaction)) FROM pg_catalog.pg_prepared_xacts "
 	"WHERE database = pg_catalog.current_database()", 0
 };
 
@@ -123,13 +124,15 @@ announce_commit(DbState *db)
 		shmem_wake_worker(db);
 }
 
+/* It rises each time: who has read it before must not forget this one. */
 static void
-note_prepared(pg_atomic_uint64 *at)
+note_prepared(pg_atomic_uint64 *prepared)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	uint64		mine = U64FromFullTransactionId(noted.xid);
+	uint64		seen = pg_atomic_read_u64(prepared);
 
-	/* a clock that was set back must not hide earlier ones */
-	pg_atomic_write_u64(at, Max(now, (TimestampTz) pg_atomic_read_u64(at)));
+	while (!pg_atomic_compare_exchange_u64(prepared, &seen, Max(mine, seen + 1)))
+		;
 }
 
 /*
@@ -139,9 +142,11 @@ note_prepared(pg_atomic_uint64 *at)
 static void
 announce_prepare(DbState *db)
 {
-	note_prepared(&db->work_prepared_at);
+	if (!FullTransactionIdIsValid(noted.xid))
+		return;
+	note_prepared(&db->work_prepared);
 	if (noted.pauses)
-		note_prepared(&db->pauses_prepared_at);
+		note_prepared(&db->pauses_prepared);
 	pg_atomic_fetch_add_u64(&db->depth_change, noted.total.rows);
 }
 
@@ -218,6 +223,14 @@ remember_database(void)
 	noted.active = true;
 }
 
+/* ... that has work for the workers, or will have. */
+static void
+remember_transaction(void)
+{
+	remember_database();
+	noted.xid = GetTopFullTransactionId();
+}
+
 /* The count of the present nesting level. */
 static RowCount *
 present_level(void)
@@ -279,8 +292,7 @@ announce_next_id(Oid queue_id_seq, bool submitted)
 {
 	int64		id;
 
-	remember_database();
-	(void) GetTopTransactionId();
+	remember_transaction();
 	id = nextval_internal(queue_id_seq, false);
 	if (noted.db != NULL)
 	{
@@ -293,40 +305,63 @@ announce_next_id(Oid queue_id_seq, bool submitted)
 void
 announce_other_work(void)
 {
-	remember_database();
+	remember_transaction();
 	noted.other_work = true;
 }
 
 void
 announce_pauses(void)
 {
-	remember_database();
+	remember_transaction();
 	noted.pauses = true;
 }
 
-/* Where the extension is not, and was not looked for yet, there is no entry. */
+/*
+ * Where the extension is not, or was not looked for yet, there is no entry.  One
+ * that is made during the command is made without knowing of what is prepared.
+ */
+static DbState *
+add_prepared_work(PreparedWork *work)
+{
+	DbState    *db = shmem_database(MyDatabaseId, false);
+
+	if (db != NULL)
+	{
+		work->rows |= pg_atomic_read_u64(&db->work_prepared) != 0;
+		work->pauses |= pg_atomic_read_u64(&db->pauses_prepared) != 0;
+	}
+	return db;
+}
+
 PreparedWork
 announce_prepared_work(void)
 {
-	PreparedWork work = {.db = shmem_database(MyDatabaseId, false)};
+	PreparedWork work = {0};
 
-	if (work.db != NULL)
-	{
-		work.rows = pg_atomic_read_u64(&work.db->work_prepared_at) != 0;
-		work.pauses = pg_atomic_read_u64(&work.db->pauses_prepared_at) != 0;
-	}
+	work.unknown = add_prepared_work(&work) == NULL;
 	return work;
 }
 
-void
-announce_prepared_commit(const PreparedWork *work)
+/* Once more, for what was prepared, or an entry made, since the command began. */
+static DbState *
+work_that_ended(PreparedWork *work)
 {
-	DbState    *db = work->db;
+	DbState    *db = add_prepared_work(work);
 
-	if (db == NULL || !work->rows)
+	work->rows |= work->unknown;
+	work->pauses |= work->unknown;
+	return work->rows ? db : NULL;
+}
+
+void
+announce_prepared_commit(PreparedWork *work)
+{
+	DbState    *db = work_that_ended(work);
+
+	if (db == NULL)
 		return;
 	/* a count since its PREPARE did not see its rows */
-	pg_atomic_write_u32(&db->depth_stale, 1);
+	pg_atomic_fetch_add_u32(&db->depth_stale, 1);
 	pg_atomic_write_u64(&db->next_due, 0);
 	pg_atomic_write_u64(&db->next_apply, 0);
 	pg_atomic_write_u64(&db->next_redrive, 0);
@@ -338,36 +373,53 @@ announce_prepared_commit(const PreparedWork *work)
 }
 
 void
-announce_prepared_rollback(const PreparedWork *work)
+announce_prepared_rollback(PreparedWork *work)
 {
-	if (work->db != NULL && work->rows)
-		pg_atomic_write_u32(&work->db->depth_stale, 1);
+	DbState    *db = work_that_ended(work);
+
+	if (db != NULL)
+		pg_atomic_fetch_add_u32(&db->depth_stale, 1);
+}
+
+/* The oldest prepared transaction of this database; PG_UINT64_MAX: there is none. */
+static uint64
+find_oldest_prepared(void)
+{
+	/* before its age is taken: it is no younger than this makes it */
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	uint64		oldest = PG_UINT64_MAX;
+	Datum		age;
+	bool		isnull;
+
+	SPI_connect();
+	statement_run(&oldest_prepared, NULL);
+	age = result_value(0, 1, &isnull);
+	if (!isnull)
+		oldest = next - Min(next, (uint64) DatumGetInt32(age));
+	SPI_finish();
+	return oldest;
 }
 
 static void
-forget_prepared(pg_atomic_uint64 *at, uint64 seen, bool any, TimestampTz oldest)
+forget_prepared(pg_atomic_uint64 *prepared, uint64 seen, uint64 oldest)
 {
-	if (seen != 0 && (!any || oldest > (TimestampTz) seen))
-		pg_atomic_compare_exchange_u64(at, &seen, 0);
+	if (seen != 0 && oldest > seen)
+		pg_atomic_compare_exchange_u64(prepared, &seen, 0);
 }
 
-/* Whoever is prepared while this reads is noted later than what was seen. */
+/* Whoever is prepared while this reads raises what was seen. */
 void
 announce_forget_prepared(DbState *db)
 {
-	uint64		work = pg_atomic_read_u64(&db->work_prepared_at);
-	uint64		pauses = pg_atomic_read_u64(&db->pauses_prepared_at);
-	TimestampTz oldest;
-	bool		isnull;
+	uint64		work = pg_atomic_read_u64(&db->work_prepared);
+	uint64		pauses = pg_atomic_read_u64(&db->pauses_prepared);
+	uint64		oldest;
 
 	if (work == 0 && pauses == 0)
 		return;
-	SPI_connect();
-	statement_run(&oldest_prepared, NULL);
-	oldest = DatumGetTimestampTz(result_value(0, 1, &isnull));
-	SPI_finish();
-	forget_prepared(&db->work_prepared_at, work, !isnull, oldest);
-	forget_prepared(&db->pauses_prepared_at, pauses, !isnull, oldest);
+	oldest = find_oldest_prepared();
+	forget_prepared(&db->work_prepared, work, oldest);
+	forget_prepared(&db->pauses_prepared, pauses, oldest);
 }
 
 /*
@@ -430,13 +482,15 @@ count_committed_rows(Oid queue, DbState *db, int64 *change)
 void
 announce_count_queue(DbState *db, Oid queue)
 {
+	uint32		stale = pg_atomic_read_u32(&db->depth_stale);
 	int64		change;
 	int64		rows;
 
-	pg_atomic_write_u32(&db->depth_stale, 0);
 	rows = count_committed_rows(queue, db, &change);
 	pg_atomic_write_u64(&db->depth_base, (uint64) (rows - change));
 	pg_atomic_write_u32(&db->depth_known, 1);
+	/* unless it became so again meanwhile */
+	pg_atomic_compare_exchange_u32(&db->depth_stale, &stale, 0);
 }
 
 int64

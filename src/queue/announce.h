@@ -25,7 +25,7 @@ extern void announce_pauses(void);
 /* What the prepared transactions of this database may have for the workers. */
 typedef struct PreparedWork
 {
-	DbState    *db;				/* NULL: nothing */
+	bool		unknown;		/* nobody has noted what they have */
 	bool		rows;
 	bool		pauses;
 } PreparedWork;
@@ -37,10 +37,10 @@ extern PreparedWork announce_prepared_work(void);
  * A COMMIT PREPARED succeeded in this backend.  Which rows that transaction wrote
  * was forgotten at PREPARE: have the workers look, and the depth counted anew.
  */
-extern void announce_prepared_commit(const PreparedWork *work);
+extern void announce_prepared_commit(PreparedWork *work);
 
 /* The same for ROLLBACK PREPARED: what it had enqueued does not count any more. */
-extern void announce_prepared_rollback(const PreparedWork *work);
+extern void announce_prepared_rollback(PreparedWork *work);
 
 /*
  * Now and then, in a transaction: once no transaction is left that was prepared

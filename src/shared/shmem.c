@@ -59,8 +59,8 @@ init_database(DbState *db, LWLock *policy_lock)
 	pg_atomic_init_u64(&db->depth_base, 0);
 	pg_atomic_init_u32(&db->depth_known, 0);
 	pg_atomic_init_u32(&db->depth_stale, 0);
-	pg_atomic_init_u64(&db->work_prepared_at, 0);
-	pg_atomic_init_u64(&db->pauses_prepared_at, 0);
+	pg_atomic_init_u64(&db->work_prepared, 0);
+	pg_atomic_init_u64(&db->pauses_prepared, 0);
 	pg_atomic_init_u32(&db->recovered, 0);
 	pg_atomic_init_u32(&db->recoverer, 0);
 	pg_atomic_init_u32(&db->send_state, SEND_STARTING);
@@ -205,9 +205,9 @@ forget_facts(DbState *db)
 	pg_atomic_write_u64(&db->depth_base, 0);
 	pg_atomic_write_u32(&db->depth_known, 0);
 	pg_atomic_write_u32(&db->depth_stale, 0);
-	/* of what was prepared before this server start nothing is known */
-	pg_atomic_write_u64(&db->work_prepared_at, GetCurrentTimestamp());
-	pg_atomic_write_u64(&db->pauses_prepared_at, GetCurrentTimestamp());
+	/* by whom is not known: before this server start, or on another server */
+	pg_atomic_write_u64(&db->work_prepared, PREPARED_UNKNOWN);
+	pg_atomic_write_u64(&db->pauses_prepared, PREPARED_UNKNOWN);
 	pg_atomic_write_u32(&db->recovered, 0);
 	pg_atomic_write_u32(&db->recoverer, 0);
 	pg_atomic_write_u32(&db->send_state, SEND_STARTING);

@@ -33,6 +33,7 @@
 #define MAX_SCAN_MARKS		64
 #define MAX_CRASHED			64
 #define MAX_PROGRESS		32		/* long acts of all databases at a time */
+#define PREPARED_UNKNOWN	(PG_UINT64_MAX / 2)	/* later than any transaction */
 #define SETTLEMENT_VERSION	"0.1"	/* must equal the SQL objects' version */
 
 /* A range of queue ids, both ends included. */
@@ -163,11 +164,12 @@ typedef struct DbState
 									 * the start of the server */
 	pg_atomic_uint64 depth_base;	/* what that is added to (int64), once known */
 	pg_atomic_uint32 depth_known;
-	pg_atomic_uint32 depth_stale;	/* to be counted anew when there is time */
-	pg_atomic_uint64 work_prepared_at;	/* TimestampTz: of the transactions that
-										 * were prepared up to then, one may have
-										 * work for us; 0: none is left */
-	pg_atomic_uint64 pauses_prepared_at;	/* ... may change pauses */
+	pg_atomic_uint32 depth_stale;	/* not 0: to be counted anew when there is
+									 * time; raised each time that becomes so */
+	pg_atomic_uint64 work_prepared; /* up to this full transaction id a prepared
+									 * one may have work for us; 0: none;
+									 * PREPARED_UNKNOWN: any may */
+	pg_atomic_uint64 pauses_prepared;	/* ... may change pauses */
 	pg_atomic_uint32 recovered; /* claims of earlier boots are turned */
 	pg_atomic_uint32 recoverer; /* slot + 1 that takes over orphans now; 0 none */
 	pg_atomic_uint32 send_state;	/* SendState */

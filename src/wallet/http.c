@@ -326,15 +326,24 @@ merge_lists(ExchangeList *list, ExchangeList *other)
 	*list = merged;
 }
 
-/* Give back the time since its start, or the last run, unless it is too long. */
+/*
+ * Give back the time since its start, or the last run, unless it is too long.  Many
+ * pauses together give no more than one may.
+ */
 static void
 postpone_deadline(HttpExchange *x, int64_t now)
 {
 	int64_t		last = x->http->last_run_us;
 	int64_t		pause = now - (x->started_us > last ? x->started_us : last);
+	int64_t		max_pause = (int64_t) x->http->config.max_pause_ms * 1000;
+	int64_t		latest = x->started_us +
+		(int64_t) x->http->config.request_timeout_ms * 1000 + max_pause;
 
-	if (pause > 0 && pause <= (int64_t) x->http->config.max_pause_ms * 1000)
-		x->deadline_us += pause;
+	if (pause <= 0 || pause > max_pause)
+		return;
+	x->deadline_us += pause;
+	if (x->deadline_us > latest)
+		x->deadline_us = latest;
 }
 
 /*

@@ -191,8 +191,9 @@ claim_stands(Worker *w, Turn *turn)
 {
 	OpenClaim  *claim = turn->claim.flights[0]->claim;
 
-	if (!TimestampDifferenceExceeds(w->beat_at, GetCurrentTimestamp(),
-									settlement_request_timeout))
+	/* first: from here on nobody begins to take it over */
+	worker_beat(w);
+	if (w->clock.elapsed_us / 1000 <= settlement_request_timeout)
 		return true;
 	session_begin();
 	claims_lock(&claim, 1);

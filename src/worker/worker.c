@@ -80,13 +80,13 @@ worker_create(int slot_index)
 	return w;
 }
 
-static void
-beat(Worker *w)
+void
+worker_beat(Worker *w)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int64		step_us = clock_look(&w->clock, now);
 
-	w->woke_late = w->clock.elapsed_us / 1000 > SURE_OF_CLAIMS_MS;
+	w->woke_late |= w->clock.elapsed_us / 1000 > SURE_OF_CLAIMS_MS;
 	w->held_doubtful |= w->woke_late && w->n_held > 0;
 	if (step_us != 0)
 		upkeep_clock_set(w, now, step_us);
@@ -279,6 +279,27 @@ collect_replies(Worker *w)
 		held_release(w);
 	} while (w->n_answered > before && sender_in_flight(w) > 0 &&
 			 w->n_answered < sender_concurrency(w));
+	w->woke_late = false;
+}
+
+/*
+ * For how long the requests wait that it submits is measured from here on, as is
+ * for how long others leave the claims to us.
+ */
+static void
+take_turn(Worker *w)
+{
+	turn_run(w);
+	worker_beat(w);
+}
+
+/* What a turn has submitted must not wait for slow upkeep. */
+static void
+send_before_upkeep(Worker *w)
+{
+	held_release(w);
+	collect_replies(w);
+	worker_beat(w);
 }
 
 static void
@@ -288,21 +309,18 @@ loop(Worker *w)
 	{
 		TimestampTz now;
 
-		beat(w);
+		worker_beat(w);
 		handle_requests(w);
 		if (w->client != NULL)
 			collect_replies(w);
 		held_release(w);
 		now = GetCurrentTimestamp();
 		if (turn_needed(w, now))
-			turn_run(w);
+			take_turn(w);
 		if (upkeep_takes_time(w, now) && w->client != NULL && sender_in_flight(w) > 0)
-		{
-			/* what the turn has submitted must not wait for it */
-			beat(w);
-			collect_replies(w);
-		}
-		upkeep(w, now);
+			send_before_upkeep(w);
+		/* by the clock as it was at the last beat: a step since then is not seen yet */
+		upkeep(w, w->beat_at);
 		pgstat_report_stat(false);
 		report_activity(w);
 		if (w->wait_set == NULL)
@@ -383,7 +401,7 @@ settlement_worker_main(Datum main_arg)
 				 errmsg("the HTTP library cannot be used: %s", why)));
 	w = worker_create(slot_index);
 	handled_open(slot_index, MyDatabaseId);
-	beat(w);
+	worker_beat(w);
 	run(w);
 	tradelog_summarize(GetCurrentTimestamp(), true);
 

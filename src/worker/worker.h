@@ -86,7 +86,8 @@ typedef struct Worker
 	ClockWatch	clock;
 	bool		bring_back;		/* rows may wait for times of another clock */
 	TimestampTz beat_at;
-	bool		woke_late;		/* the beat before that was long ago */
+	bool		woke_late;		/* a beat since replies were last collected came
+								 * long after the one before */
 	bool		in_client;		/* the wallet client is at work */
 	bool		submitting;		/* flights are on their way to it, in no list */
 	TimestampTz chores_at;
@@ -95,6 +96,10 @@ typedef struct Worker
 	TimestampTz folded_at;		/* the tally of the dead letters */
 	Turn		turn;
 } Worker;
+
+/* worker.c */
+/* Say that we live, and look whether that was so all the time. */
+extern void worker_beat(Worker *w);
 
 /* turn.c */
 extern bool turn_could_claim(Worker *w, TimestampTz now);

@@ -4,6 +4,7 @@
  */
 #include "fixture.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool
@@ -216,6 +217,29 @@ caller_that_was_away_for_too_long_sends_nothing(void **state)
 	assert_int_equal(server_requests(server), 0);
 }
 
+/* A handshake that hangs, and a caller who is late each time. */
+static void
+many_pauses_give_no_more_than_one_may(void **state)
+{
+	(void) state;
+	config.connect_timeout_ms = 5000 * slow;
+	config.request_timeout_ms = 200 * slow;
+	config.max_pause_ms = 300 * slow;
+	server = server_start(never_reply, NULL, NULL);
+	snprintf(url, sizeof url, "https://127.0.0.1:%d", server_port(server));
+	config.url = url;
+	start_client();
+	submit(1);
+	for (int i = 0; i < 12 && n_results == 0; i++)
+	{
+		wallet_client_run(client);
+		take_results();
+		sleep_ms(250 * slow);
+	}
+	assert_int_equal(n_results, 1);
+	expect_not_sent(&results[0], TRANSPORT_TIMEOUT);
+}
+
 /* What was sent before is given up in its time, also behind what has got more. */
 static void
 what_was_sent_gets_no_time_back(void **state)
@@ -281,6 +305,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(late_caller_starts_nothing_after_the_deadline),
 	TEST(late_caller_may_send_what_is_its_own),
 	TEST(caller_that_was_away_for_too_long_sends_nothing),
+	TEST(many_pauses_give_no_more_than_one_may),
 	TEST(what_was_sent_gets_no_time_back),
 	TEST(phases_can_be_followed),
 	TEST(destroying_in_flight_is_clean),
