@@ -66,6 +66,7 @@ scenario promotion => sub {
 	wait_for(sub { $s->wallet->stats->{faults}{hang} >= 5 }, 'the requests to be booked');
 	$s->sql("SELECT settlement.pause('keep a backlog')");
 	$s->trades('waiting', 50);
+	$s->sql("BEGIN; INSERT INTO settlement.pauses (symbol, reason, by) SELECT DISTINCT symbol, 'prepared', 'x' FROM trades; PREPARE TRANSACTION 'pause'");
 	$primary->wait_for_catchup($standby);
 	$primary->stop('immediate');
 	my $epoch = $s->wallet->stats->{epoch};
@@ -81,6 +82,14 @@ scenario promotion => sub {
 	$s->trades('after', 10);
 	$s->settled_is('after', 10, 'and what is new');
 	cmp_ok($s->wallet->stats->{epoch}, '>', $epoch, 'the wallet has seen a higher epoch');
+
+	# nobody here has seen its PREPARE, though this server has run since before it
+	$s->sql("COMMIT PREPARED 'pause'");
+	$s->sql('SELECT settlement.wait_paused()');
+	$s->trades('in-pause', 5);
+	$s->becomes("SELECT count(*) FROM settlement.deferred WHERE reason = 'paused'", 5, 'a pause that was prepared on the old primary counts');
+	$s->sql('SELECT settlement.resume(symbol) FROM settlement.pauses');
+	$s->settled_is('in-pause', 5, 'until its end');
 	$s->at_rest;
 	$s->ledgers_are_equal;
 };
