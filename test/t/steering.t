@@ -58,6 +58,10 @@ scenario a_resume_that_is_rolled_back => sub {
 	my $operator = $s->session;
 	$operator->query_safe('BEGIN');
 	$operator->query_safe("SELECT settlement.resume('ETH/USDT')");
+	# every worker reads the pauses again
+	$s->sql("SELECT settlement.pause('another', 'SOL/USDT')");
+	is($s->sql('SELECT acknowledged FROM settlement.wait_paused()'), 't', 'every worker acknowledges another');
+	$s->sql("SELECT settlement.resume('SOL/USDT')");
 	$s->trades('undecided', 5, symbol => 'ETH/USDT');
 	$s->trades('meanwhile', 50, symbol => 'BTC/USDT');
 	$s->settled_is('meanwhile', 50);
