@@ -150,6 +150,13 @@ BEGIN
         RAISE WARNING 'no unique index keeps "%" of table % unique', columns ->> 'trade_id', relation
             USING DETAIL = 'Two trades with the same id count as one: the second is not settled.',
                   HINT = format('CREATE UNIQUE INDEX CONCURRENTLY ON %s (%I);', relation, columns ->> 'trade_id');
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = columns ->> 'trade_id'
+        WHERE i.indrelid = relation AND i.indpred IS NULL AND i.indkey[0] = a.attnum)
+    THEN
+        RAISE WARNING 'no index begins with "%" of table %', columns ->> 'trade_id', relation
+            USING DETAIL = 'A row whose key is changed while its trade is settled is not found again in a large table.',
+                  HINT = format('CREATE INDEX ON %s (%I);', relation, columns ->> 'trade_id');
     END IF;
     FOR w IN
         SELECT min(c.oid::regclass::text) AS name, r.rolname AS owner

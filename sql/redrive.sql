@@ -108,7 +108,9 @@ BEGIN
     DELETE FROM settlement.dlq d WHERE d.id = ANY (ids);
 
     SELECT * INTO read FROM settlement._read_row(trade.attached_id, trade.leaf, NULL, trade.trade_id, trade.row_key);
-    IF read.status IS DISTINCT FROM 'PENDING' OR NOT settlement._enqueue_row(read.found_in, read.place, NULL) THEN
+    IF read.result <> 'found' THEN
+        PERFORM settlement._raise_not_redriven(trade.trade_id, read.result);
+    ELSIF read.status IS DISTINCT FROM 'PENDING' OR NOT settlement._enqueue_row(read.found_in, read.place, NULL) THEN
         RAISE EXCEPTION 'the row of the trade does not say PENDING'
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
@@ -144,8 +146,8 @@ COMMENT ON FUNCTION settlement._revive(settlement.dlq, bigint[]) IS 'Internal: r
 -- needs_lookup.  The wallet can be asked of a trade whose row is gone, too, but
 -- nothing is sent for it again: its window counts as passed.  Returns where it went
 -- (queue, needs_lookup) or why it did not: moved (somebody else was faster), invalid,
--- settled, or what apply_outcome said (kept, locked, gone, refused).  What may have
--- been paid needs may_repay, unless the wallet is asked first.  origin and role go
+-- settled, or what apply_outcome said (kept, locked, gone, unsearched, refused).  What
+-- may have been paid needs may_repay, unless the wallet is asked first.  origin and role go
 -- into the audit log.
 CREATE FUNCTION settlement._redrive(dlq_id bigint, look_up boolean, reason text, may_repay boolean,
     origin jsonb DEFAULT '{}', role name DEFAULT session_user)
@@ -190,7 +192,7 @@ BEGIN
     END IF;
 
     result := settlement._apply_pending(trade);
-    IF result IS DISTINCT FROM 'done' AND NOT (result = 'gone' AND look_up) THEN
+    IF result IS DISTINCT FROM 'done' AND NOT (result IN ('gone', 'unsearched') AND look_up) THEN
         RETURN result;
     END IF;
     DELETE FROM settlement.unapplied u
@@ -208,7 +210,7 @@ BEGIN
     IF look_up OR ((trade.status = 'UNKNOWN' OR trade.maybe_executed)
                    AND settlement._may_be_forgotten(trade.first_sent_at)) THEN
         trade.lookup_first := true;
-        IF result = 'gone' OR trade.first_sent_at > settlement._clock_latest() + interval '1 minute' THEN
+        IF result IN ('gone', 'unsearched') OR trade.first_sent_at > settlement._clock_latest() + interval '1 minute' THEN
             trade.first_sent_at := '-infinity';     -- and stays so when the clock comes by again
         END IF;
         PERFORM settlement._defer(trade, 'needs_lookup', clock_timestamp());
@@ -236,6 +238,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN 'kept' THEN 'its trade row says SETTLED or REVERSED'
         WHEN 'locked' THEN 'trade row is locked by another session'
         WHEN 'gone' THEN 'trade row no longer exists'
+        WHEN 'unsearched' THEN 'trade row was not found by its key, and no index begins with its trade id'
         WHEN 'refused' THEN 'a trigger of the trade table suppressed the update'
         ELSE result END
 $$;
@@ -252,6 +255,7 @@ BEGIN
                   WHEN 'invalid' THEN 'Correct the trade row, settlement.dlq_purge() the dead letter, set settlement_status to PENDING, then settlement.enqueue_pending(table, dry_run => false) takes it up.'
                   WHEN 'kept' THEN 'If it is right, settlement.resolve() it as SETTLED; if not, set settlement_status to PENDING first.'
                   WHEN 'gone' THEN 'settlement.lookup() asks the wallet what became of an UNKNOWN one; settlement.resolve() it, or settlement.dlq_purge() it.'
+                  WHEN 'unsearched' THEN 'Create an index that begins with the trade id; or redrive it in a session, which reads the whole table.'
                   WHEN 'refused' THEN 'See what that trigger does with an UPDATE of the settlement columns.'
                   ELSE format('See SELECT settlement.explain(%L).', trade_id) END;
 END $$;

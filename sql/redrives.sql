@@ -81,6 +81,8 @@ BEGIN
         SELECT * INTO read FROM settlement._read_row(attached_id, leaf, NULL, trade_id, row_key);
         IF read.result = 'gone' THEN
             RETURN 'its trade row is gone';
+        ELSIF read.result = 'unsearched' THEN
+            RETURN settlement._redrive_problem(read.result);
         ELSIF read.result = 'locked' THEN
             RETURN 'waits';
         END IF;

@@ -80,7 +80,7 @@ BEGIN
         CASE outcome WHEN 'SETTLED' THEN reference END,
         CASE outcome WHEN 'SETTLED' THEN clock_timestamp() END,
         trade.attempts, CASE outcome WHEN 'FAILED' THEN error END);
-    IF result IN ('locked', 'refused') THEN
+    IF result IN ('locked', 'refused', 'unsearched') THEN
         INSERT INTO settlement.unapplied (attached_id, leaf, trade_tid, trade_id, row_key, status,
             settlement_id, settled_at, attempts, error, failures, last_failure, last_failed_at, trace_id)
         VALUES (attached, trade.leaf, trade.trade_tid, _resolve.trade_id, trade.row_key, outcome,

@@ -89,22 +89,22 @@ set_key(ApplyRow *row, ArrayType *array)
 }
 
 static const char *
-result_name(ApplyResult result)
+result_name(const ApplyRow *row)
 {
-	switch (result)
+	switch (row->result)
 	{
 		case APPLY_DONE:
 			return "done";
 		case APPLY_LOCKED:
 			return "locked";
 		case APPLY_GONE:
-			return "gone";
+			return row->unsearched ? "unsearched" : "gone";
 		case APPLY_REFUSED:
 			return "refused";
 		case APPLY_ERROR:
 			break;
 	}
-	elog(ERROR, "unexpected result %d of writing an outcome", (int) result);
+	elog(ERROR, "unexpected result %d of writing an outcome", (int) row->result);
 	return NULL;
 }
 
@@ -144,7 +144,7 @@ settlement_apply_outcome(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("settlement.apply_outcome()");
 	apply_begin_transaction();
 	apply_batch(&row, 1);
-	PG_RETURN_TEXT_P(cstring_to_text(row.kept ? "kept" : result_name(row.result)));
+	PG_RETURN_TEXT_P(cstring_to_text(row.kept ? "kept" : result_name(&row)));
 }
 
 /* (result text, leaf regclass, place tid, status text); the last three NULL unless found. */
@@ -171,6 +171,6 @@ settlement_read_row(PG_FUNCTION_ARGS)
 			values[3] = CStringGetTextDatum(found.status);
 	}
 	else
-		values[0] = CStringGetTextDatum(result_name(row.result));
+		values[0] = CStringGetTextDatum(result_name(&row));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

@@ -197,7 +197,10 @@ apply_to_table(Task *task, ApplyRow **rows, int n)
 static void
 apply_rows(ApplyRow **rows, int n, ApplyFound *found)
 {
-	Task		task = {.found = found, .pages_left = SEARCH_PAGES};
+	Task		task = {
+		.found = found,
+		.pages_left = MyBackendType == B_BG_WORKER ? SEARCH_PAGES : MaxBlockNumber
+	};
 
 	for (int i = 0; i < n; i++)
 	{
@@ -206,6 +209,7 @@ apply_rows(ApplyRow **rows, int n, ApplyFound *found)
 		rows[i]->details = NULL;
 		rows[i]->kept = false;
 		rows[i]->unsearched = false;
+		rows[i]->key_unsearched = false;
 	}
 	qsort(rows, n, sizeof(ApplyRow *), compare_rows);
 	for (int start = 0, end; start < n; start = end)

@@ -57,9 +57,10 @@ typedef struct ApplyRow
 
 	/*
 	 * Out, with APPLY_GONE: it was not looked for everywhere, because that would
-	 * have meant to read too many pages.
+	 * have meant to read too many pages.  key_unsearched: not even by its key.
 	 */
 	bool		unsearched;
+	bool		key_unsearched;
 } ApplyRow;
 
 /* Where a row is and what it says, as far as a verb asks for it. */
@@ -75,8 +76,9 @@ typedef struct ApplyFound
  * leaf.  Rows that are locked, gone or refused are marked and skipped; an error
  * raised by user code propagates, so call it inside a subtransaction.  A row
  * that is not on its leaf any more is looked for through the attached root, by its
- * key, and by its trade id as far as that takes reading SEARCH_PAGES at most for
- * all rows together: an index that begins with the trade id is not counted.
+ * key, then by its trade id.  A background worker reads SEARCH_PAGES at most for
+ * all rows together where no index helps; a session, whose user can cancel it,
+ * reads what it takes.
  * A row that says SETTLED already keeps it unless status is REVERSED.
  * Deferred constraints of the trade table are checked here: the caller has
  * called apply_begin_transaction in this transaction.

@@ -134,6 +134,13 @@ prepare_key_search(ApplyLeaf *leaf, Search *search)
 		for (int i = 0; i < leaf->att.n_keys; i++)
 			if (leaf->att.key_index_column[i] == column)
 				add_scan_key(search, column, i);
+	if (search->n_keys == 0)	/* a primary key of other columns since */
+	{
+		index_close(search->index, NoLock);
+		search->index = NULL;
+	}
+	else if (search->key[0].sk_attno != 1)
+		search->pages = RelationGetNumberOfBlocks(search->index);
 }
 
 /* Position of the trade id among the key columns of an index; -1 = cannot use. */
@@ -265,6 +272,7 @@ bool
 leaf_find(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 {
 	MemoryContext caller = MemoryContextSwitchTo(leaf->row_context);
+	bool		by_key = how != SEARCH_TRADE_ID;
 	bool		sought = seek_row(leaf, row, &how);
 
 	MemoryContextSwitchTo(caller);
@@ -272,7 +280,11 @@ leaf_find(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 		return false;
 	if (how != SEARCH_KEY && find_by_hint(leaf, row))
 		return true;
-	return find_by_search(leaf, row, how);
+	if (find_by_search(leaf, row, how))
+		return true;
+	if (by_key && row->unsearched)
+		row->key_unsearched = true;
+	return false;
 }
 
 static void

@@ -39,6 +39,14 @@ typedef enum RowOutcome
 	ROW_CHANGED					/* not the version that was found: look again */
 } RowOutcome;
 
+/* A char(n), as SQL's cast to text has it: without the blanks at its end. */
+static char *
+unpadded(char *text)
+{
+	text[bpchartruelen(text, strlen(text))] = '\0';
+	return text;
+}
+
 /* Text of a column of the row that was found; NULL when it is null or absent. */
 static char *
 present_text(ApplyLeaf *leaf, const OutcomeColumn *column)
@@ -55,6 +63,8 @@ present_text(ApplyLeaf *leaf, const OutcomeColumn *column)
 		return NULL;
 	if (column->base == TEXTOID || column->base == VARCHAROID)
 		return TextDatumGetCString(value);
+	if (column->base == BPCHAROID)
+		return unpadded(TextDatumGetCString(value));
 	getTypeOutputInfo(column->base, &output, &varlena);
 	return OidOutputFunctionCall(output, value);
 }
@@ -321,7 +331,7 @@ find_and_write(ApplyLeaf *leaf, ApplyRow *row, SearchBy how)
 	{
 		row->contradiction = NULL;
 		if (!leaf_find(leaf, row, how))
-			return APPLY_GONE;
+			return i > 0 && row->unsearched ? APPLY_LOCKED : APPLY_GONE;
 		if (is_written(leaf, row))
 			return APPLY_DONE;
 		if (!leaf_begin_writing(leaf))

@@ -36,10 +36,9 @@
 /* Failures in all before a row that is gone is given up (about 25 s). */
 #define GONE_TRIES			8
 
-/*
- * A run stops at the first row after this time: user code may take
- * settlement.apply_timeout for each, and the worker has other work.
- */
+/* In last_failure: */
+#define LOCKED_TEXT			"the row or its table is locked"
+#define UNSEARCHED_TEXT		"no index leads to the row, and the table is too large to be read for it"
 
 /* How long to leave a due row that another worker is trying just now. */
 #define BUSY_MS				50
@@ -120,16 +119,16 @@ static const RetryPolicy locked_policy = {
 	.initial_backoff_ms = 50, .multiplier = 2.0, .max_backoff_ms = 5000, .jitter = 0.1
 };
 
-/* What a result other than APPLY_ERROR means, for last_failure. */
+/* Why a row was not written, for last_failure; NULL: written, or user code raised. */
 static const char *
-result_text(ApplyResult result)
+result_text(const ApplyRow *row)
 {
-	switch (result)
+	switch (row->result)
 	{
 		case APPLY_LOCKED:
-			return "the row or its table is locked";
+			return LOCKED_TEXT;
 		case APPLY_GONE:
-			return "there is no such row";
+			return row->key_unsearched ? UNSEARCHED_TEXT : "there is no such row";
 		case APPLY_REFUSED:
 			return "a trigger suppressed the update";
 		case APPLY_DONE:
@@ -172,7 +171,7 @@ record_row(const ApplyRow *row, const char *failure, TimestampTz now)
 	bool		at_once = row->result == APPLY_DONE || row->result == APPLY_ERROR;
 
 	if (failure == NULL)
-		failure = result_text(row->result);
+		failure = result_text(row);
 	set_value(values, nulls, 0,
 			  TimestampTzGetDatum(at_once ? now : retry_time(row->result, 1)), false);
 	set_text(values, nulls, 1, failure);
@@ -382,7 +381,7 @@ log_written(const Waiting *waiting)
 		strcmp(row->status, "FAILED") == 0;
 
 	if (waiting->last_failure != NULL &&
-		strcmp(waiting->last_failure, result_text(APPLY_LOCKED)) != 0)
+		strcmp(waiting->last_failure, LOCKED_TEXT) != 0)
 	{
 		if (tradelog_admit("written_late"))
 			ereport(LOG,
@@ -430,7 +429,7 @@ apply_taken(Waiting *waiting)
 		return true;
 	}
 	apply_begin_transaction();
-	failure = apply_batch_safely(row, 1, &error) ? result_text(row->result) : error;
+	failure = apply_batch_safely(row, 1, &error) ? result_text(row) : error;
 	if (failure == NULL)
 	{
 		discrepancies_record(row, 1);
@@ -438,7 +437,8 @@ apply_taken(Waiting *waiting)
 		log_written(waiting);
 		return true;
 	}
-	if (row->result == APPLY_GONE && waiting->failures + 1 >= GONE_TRIES)
+	if (row->result == APPLY_GONE && !row->key_unsearched &&
+		waiting->failures + 1 >= GONE_TRIES)
 	{
 		give_up(waiting);
 		return true;

@@ -247,6 +247,18 @@ SELECT throws_ok($$SELECT trading.apply('trading.narrow', '3', 'SETTLED', settle
 SELECT throws_ok($$SELECT trading.apply('trading.narrow', '3', 'FAILED', 40000)$$, '22003', NULL, 'too many attempts are an error');
 
 CREATE DOMAIN trading.state AS text CHECK (VALUE IN ('PENDING', 'SETTLED', 'FAILED'));
+-- char(n) is read without its blanks
+SELECT trading.make('trading.padded', 'settlement_status char(12), settlement_error char(20)');
+SELECT is(trading.apply('trading.padded', '1', 'SETTLED', 2, 'wallet-1'), 'done', 'a status of char(n) is written');
+SELECT is(trading.apply('trading.padded', '1', 'PENDING', 2), 'kept', 'and known for SETTLED when it is read');
+UPDATE trading.padded SET settlement_status = 'SETTLED', settlement_id = 'by hand' WHERE id = 2;
+SELECT is(trading.apply('trading.padded', '2', 'PENDING', 0), 'kept', 'also when somebody else has set it');
+SELECT is(trading.apply('trading.padded', '1', 'REVERSED', 2), 'done', 'so that only what is SETTLED is reversed');
+SELECT results_eq('SELECT settlement_status::text, settlement_id FROM trading.padded WHERE id < 3 ORDER BY id',
+    $$VALUES ('REVERSED', 'wallet-1'), ('SETTLED', 'by hand')$$, 'and nothing else has changed');
+SELECT is((SELECT r.status FROM settlement.attached a, settlement._read_row(a.attached_id, a.relid, NULL, '3', NULL) r
+           WHERE a.relid = 'trading.padded'::regclass), 'PENDING', 'the verbs read it so, too');
+
 CREATE DOMAIN trading.reason AS varchar(5) NOT NULL DEFAULT '';
 CREATE DOMAIN trading.tries AS bigint CHECK (VALUE < 10);
 CREATE DOMAIN trading.trade_key AS bigint;

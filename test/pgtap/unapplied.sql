@@ -100,6 +100,26 @@ COMMIT;
 SELECT ok(wait_until($$NOT EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '8000')$$), 'a large table is not read for a row whose key was changed');
 SELECT is((SELECT details ->> 'searched' FROM settlement.discrepancies WHERE attached_id = :wide AND trade_id = '8000'),
     'by key', 'and it is told that it was not');
+SELECT is(settlement.apply_outcome(:wide, 'unapplied_wide', NULL, '8000', '{8000}', 'SETTLED', 'wallet-8000', now(), 1, NULL),
+    'done', 'but a verb of an operator reads all of it');
+SELECT is(settlement.apply_outcome(:wide, 'unapplied_wide', NULL, '9000', '{9000}', 'SETTLED', 'wallet-9000', now(), 1, NULL),
+    'gone', 'before it says that a row is gone');
+
+-- the primary key is to be built anew
+ALTER TABLE unapplied_wide DROP CONSTRAINT unapplied_wide_pkey;
+BEGIN;
+SELECT wait_for_moved(:wide, '7000');
+SELECT settlement._announce_work();
+COMMIT;
+SELECT ok(wait_until($$EXISTS (SELECT FROM settlement.unapplied WHERE trade_id = '7000' AND failures > 7)$$),
+    'an outcome to which no index leads');
+SELECT is((SELECT last_failure FROM settlement.unapplied WHERE trade_id = '7000'),
+    'no index leads to the row, and the table is too large to be read for it', 'is not given up');
+ALTER TABLE unapplied_wide ADD PRIMARY KEY (line);
+UPDATE settlement.unapplied SET next_apply_at = now() WHERE trade_id = '7000';
+SELECT settlement._announce_work();
+SELECT ok(wait_until($$EXISTS (SELECT FROM unapplied_wide WHERE id = 7000 AND settlement_status = 'SETTLED')$$), 'and written once there is one');
+
 CREATE INDEX ON unapplied_wide (id);
 BEGIN;
 SELECT wait_for_moved(:wide, '8001');
