@@ -154,7 +154,7 @@ BEGIN
         SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = columns ->> 'trade_id'
         WHERE i.indrelid = relation AND i.indpred IS NULL AND i.indkey[0] = a.attnum)
     THEN
-        RAISE WARNING 'no index begins with "%" of table %', columns ->> 'trade_id', relation
+        RAISE NOTICE 'no index begins with "%" of table %', columns ->> 'trade_id', relation
             USING DETAIL = 'A row whose key is changed while its trade is settled is not found again in a large table.',
                   HINT = format('CREATE INDEX ON %s (%I);', relation, columns ->> 'trade_id');
     END IF;

@@ -67,6 +67,13 @@ SET client_min_messages = warning;
 SET ROLE NONE;
 ALTER TABLE loose OWNER TO regress_settlement_owner;
 SELECT count(*) FROM settlement.attach('loose');
+CREATE TABLE by_day (day date, id bigint, symbol text, buyer_id text, seller_id text, buyer_order_id text,
+    seller_order_id text, price numeric, quantity numeric, buyer_fee numeric, seller_fee numeric,
+    PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
+ALTER TABLE by_day OWNER TO regress_settlement_owner;
+SET client_min_messages = notice;
+SELECT count(*) FROM settlement.attach('by_day');
+SET client_min_messages = warning;
 
 SELECT count(settlement.detach(relid)) FROM settlement.attached WHERE detached_at IS NULL;
 DROP SCHEMA attach_test, "Attach ""Test" CASCADE;
