@@ -33,6 +33,15 @@ sub one_batch
 	wait_for(sub { stats()->{batch} > $batches }, 'the batch to be sent');
 }
 
+# After a 429 trades start one by one, and may be alone in their requests, until the
+# wallet has answered many well.
+sub at_full_pace
+{
+	my ($name) = @_;
+	$s->trades($name, 400);
+	$s->settled_is($name, 400);
+}
+
 # Charged nothing, whatever the others did.
 sub unharmed
 {
@@ -87,9 +96,9 @@ my @kinds = (
 	[ status => { status => 500, apply => \1 }, 'unknown wallet_error, settled -' ],
 	[ status => { status => 202, apply => \1 }, 'pending wallet_pending, settled -' ],
 	[ status => { status => 409 }, 'pending in_progress, settled -' ],
-	[ status => { status => 429 }, 'not_executed rate_limited, settled -' ],
 	[ status => { status => 302 }, 'unknown wallet_reply, settled -' ],
 	[ status => { status => 401 }, 'unknown wallet_reply, settled -' ],
+	[ status => { status => 429 }, 'not_executed rate_limited, settled -' ],
 );
 
 scenario each_kind_settles_once => sub {
@@ -103,6 +112,7 @@ scenario each_kind_settles_once => sub {
 		is(attempts("kind$i-7"), $expected, "$what: as it should be");
 	}
 	$s->faults;
+	at_full_pace('pace');
 	unharmed('kind%', 'whatever the wallet did');
 	is($s->sql("SELECT count(*) FROM settlement.attempts WHERE trade_id LIKE 'kind%' AND outcome = 'settled' GROUP BY trade_id HAVING count(*) > 1"), '', 'each settled once');
 	$s->at_rest;
@@ -180,6 +190,7 @@ scenario too_many_requests => sub {
 	$s->settled_is('slower', 40);
 	is($s->sql("SELECT count(DISTINCT class) || ' ' || max(class) FROM settlement.attempts WHERE trade_id LIKE 'slower%' AND outcome <> 'settled'"), '1 rate_limited', 'none is charged, or unknown');
 	$s->faults;
+	at_full_pace('fast again');
 };
 
 scenario replies_that_are_lost => sub {
