@@ -110,11 +110,15 @@ sub sql
 	return $self->node->safe_psql('postgres', $sql, %params);
 }
 
-# (exit status, stdout, stderr)
+# (exit status, stdout, stderr).  psql that finds no server may be gone before its
+# input is written to it: IPC::Run dies of that, and for us it is no connection.
 sub try_sql
 {
 	my ($self, $sql, %params) = @_;
-	return $self->node->psql('postgres', $sql, %params);
+	my @result = eval { $self->node->psql('postgres', $sql, %params) };
+	return @result if !$@;
+	die $@ if $@ !~ /Broken pipe/;
+	return (2, '', $@);
 }
 
 # SQL as the matching engine, which may INSERT trades and nothing else.
